@@ -1,0 +1,1 @@
+//! The ledger client protocol: layouts, checksums, and a blocking client.

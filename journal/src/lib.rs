@@ -1,0 +1,1 @@
+//! A direct-I/O, checksummed write-ahead journal.

@@ -1,0 +1,1 @@
+//! Stampede: a replicated transaction engine.
