@@ -1,0 +1,94 @@
+//! Every bound of the replica, in one place, with the arithmetic between them checked when the
+//! crate is compiled. Sizes are bytes unless the name says otherwise.
+//!
+//! A number that two modules must agree on lives here and nowhere else. Bounds that an operator
+//! may change (journal size, sessions) have their defaults and their allowed ranges here; the
+//! value in force is in the superblock, because every replica of a cluster must use the same one.
+
+/// The unit of direct I/O, of journal padding and of buffer alignment.
+pub const SECTOR_SIZE: usize = 4096;
+
+/// Header of a message, ours and the foreign protocol's alike.
+pub const HEADER_SIZE: usize = 256;
+
+/// Header and body together.
+pub const MESSAGE_SIZE_MAX: usize = 1 << 20;
+
+/// What a message can carry.
+pub const BODY_SIZE_MAX: usize = MESSAGE_SIZE_MAX - HEADER_SIZE;
+
+/// Bytes before the message header in a pooled buffer: the journal's frame header goes there, so
+/// that frame and message leave in one device write without a copy.
+pub const HEADROOM_SIZE: usize = 256;
+
+/// A buffer that holds the largest message with its headroom, in whole sectors.
+pub const BUFFER_SIZE_LARGE: usize = MESSAGE_SIZE_MAX + SECTOR_SIZE;
+/// Replies of full batches (8189 results of 16 bytes) fit a medium buffer.
+pub const BUFFER_SIZE_MEDIUM: usize = 132 * 1024;
+/// Control messages, and batches of up to about sixty events.
+pub const BUFFER_SIZE_SMALL: usize = 8 * 1024;
+
+/// Buffers that client traffic may not take: what consensus needs to make progress (a repair
+/// in flight, a view change, replies) when every client sends at once.
+pub const BUFFERS_RESERVED: usize = 24;
+
+/// Replicas that vote.
+pub const REPLICAS_MAX: usize = 6;
+
+/// Prepares between the last executed operation and the head of the log, on the primary.
+pub const PIPELINE_MAX: usize = 64;
+
+/// Checksums of the log's suffix that view change messages carry. A prepare is only made when
+/// the head is less than `PIPELINE_MAX` ahead of the commit point, and each prepare names that
+/// commit point, so whoever holds a head knows all but this many entries to be committed.
+pub const SUFFIX_MAX: usize = PIPELINE_MAX + 1;
+
+/// Prepares asked for in one repair request.
+pub const REPAIR_WINDOW: usize = 16;
+
+/// Journal reads in flight, for execution after a restart and for peers together.
+pub const READS_MAX: usize = 16;
+
+/// Committed prepares handed to the executor and not yet answered.
+pub const EXECUTE_MAX: usize = 16;
+
+/// Client sessions: the default of `format --clients-max`, and its range.
+pub const SESSIONS_DEFAULT: usize = 64;
+pub const SESSIONS_MAX: usize = 1024;
+
+/// Connections at once: clients and replicas together.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Messages waiting to be sent on one connection. More are dropped for a replica (repair brings
+/// them again); a client that does not read loses its connection.
+pub const SEND_QUEUE_MAX: usize = 256;
+
+/// Journal segments.
+pub const SEGMENT_SIZE_DEFAULT: u64 = 64 << 20;
+pub const JOURNAL_SIZE_DEFAULT: u64 = 1 << 30;
+pub const JOURNAL_SIZE_MIN: u64 = 64 << 20;
+
+/// A checkpoint is due when this share of the journal has been filled since the former one: one
+/// quarter filling, one being checkpointed, and two kept for replicas that were away.
+pub const CHECKPOINT_JOURNAL_SHARE: u64 = 4;
+
+/// Log entries (operations) known in memory at once. Bounded by the journal: an entry takes at
+/// least one sector.
+pub const fn log_entries_max(journal_size: u64) -> u64 {
+    journal_size / SECTOR_SIZE as u64
+}
+
+/// Copies of the superblock, one sector each.
+pub const SUPERBLOCK_COPIES: usize = 4;
+
+const _: () = {
+    assert!(BUFFER_SIZE_LARGE >= HEADROOM_SIZE + MESSAGE_SIZE_MAX);
+    assert!(BUFFER_SIZE_LARGE.is_multiple_of(SECTOR_SIZE));
+    assert!(BUFFER_SIZE_MEDIUM.is_multiple_of(SECTOR_SIZE));
+    assert!(BUFFER_SIZE_SMALL.is_multiple_of(SECTOR_SIZE));
+    assert!(BUFFER_SIZE_MEDIUM >= HEADROOM_SIZE + HEADER_SIZE + 8190 * 16);
+    // View change messages with their suffix of 16-byte checksums fit a small buffer.
+    assert!(HEADROOM_SIZE + HEADER_SIZE + SUFFIX_MAX * 16 <= BUFFER_SIZE_SMALL);
+    assert!(REPAIR_WINDOW <= PIPELINE_MAX);
+    assert!(EXECUTE_MAX <= PIPELINE_MAX);
+};

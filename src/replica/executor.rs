@@ -1,0 +1,129 @@
+//! The executor: applies committed prepares in order and builds the bodies of replies.
+//!
+//! It owns the state machine. It runs on a thread of its own in production and in place in the
+//! simulator; it sees tasks in log order and nothing else, so every replica computes the same.
+//! Operations below 128 belong to the replica, not to the machine: a register is answered here, so
+//! that it takes its place in the order.
+
+use std::fmt;
+
+use crate::limits::BODY_SIZE_MAX;
+use crate::machine::{Machine, Snapshot};
+use crate::message::{Message, MessageMut, Op};
+use crate::store::Storage;
+
+/// Operations of the replica itself. The machine's begin at [`OPERATION_MACHINE_MIN`].
+pub const OPERATION_REGISTER: u8 = 2;
+pub const OPERATION_NOOP: u8 = 6;
+/// Time alone makes work: expiries. Made by the primary, never by a client.
+pub const OPERATION_PULSE: u8 = 128;
+pub const OPERATION_MACHINE_MIN: u8 = 128;
+
+/// The body of a register's reply: the largest request body, then zeros.
+pub const REGISTER_REPLY_SIZE: usize = 64;
+
+/// Work for the executor.
+#[derive(Debug)]
+pub enum Task {
+    /// Apply `prepare`; write the reply's body into `reply`; capture a checkpoint after it.
+    Apply { prepare: Message, reply: MessageMut, checkpoint: bool },
+    /// The checkpoint of `op` is durable and referenced: memory that its files hold may go.
+    Published { op: Op },
+}
+
+/// An applied prepare.
+pub struct Done {
+    pub op: Op,
+    /// The body's size is set; the header is not yet filled in.
+    pub reply: MessageMut,
+    /// Cluster time at which a pulse will have work, or `u64::MAX`.
+    pub pulse_due: u64,
+    pub snapshot: Option<Box<dyn Snapshot>>,
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "done op {} checkpoint {}", self.op, self.snapshot.is_some())
+    }
+}
+
+/// The state machine and the rules around it.
+pub struct Executor {
+    machine: Box<dyn Machine>,
+}
+
+impl Executor {
+    pub fn new(machine: Box<dyn Machine>) -> Self {
+        Self { machine }
+    }
+
+    /// For checkers: the machine's digest.
+    pub fn machine(&self) -> &dyn Machine {
+        &*self.machine
+    }
+
+    /// Runs one task. `None` for tasks without an answer.
+    pub fn run(&mut self, task: Task) -> Option<Done> {
+        match task {
+            Task::Apply { prepare, mut reply, checkpoint } => {
+                let header = prepare.header();
+                let size = self.apply(&prepare, &mut reply);
+                reply.set_body_size(size);
+                let snapshot = checkpoint.then(|| self.machine.snapshot(header.op));
+                Some(Done { op: header.op, reply, pulse_due: self.machine.due(), snapshot })
+            }
+            Task::Published { op } => {
+                self.machine.published(op);
+                None
+            }
+        }
+    }
+
+    fn apply(&mut self, prepare: &Message, reply: &mut MessageMut) -> usize {
+        let header = prepare.header();
+        match header.operation {
+            OPERATION_REGISTER => {
+                let body = reply.body_mut_of_size(REGISTER_REPLY_SIZE);
+                body.fill(0);
+                let limit = u32::try_from(BODY_SIZE_MAX).expect("a mebibyte");
+                body[..4].copy_from_slice(&limit.to_le_bytes());
+                REGISTER_REPLY_SIZE
+            }
+            operation if operation >= OPERATION_MACHINE_MIN => {
+                let capacity = reply.body_capacity().min(BODY_SIZE_MAX);
+                let output = reply.body_mut_of_size(capacity);
+                self.machine.apply(header.op, operation, header.timestamp, prepare.body(), output)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// A checkpoint to be written by the builder.
+pub struct CheckpointTask {
+    pub op: Op,
+    pub snapshot: Box<dyn Snapshot>,
+    /// The client table as of `op`, encoded.
+    pub sessions: Vec<u8>,
+}
+
+impl fmt::Debug for CheckpointTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "checkpoint op {} sessions {} B", self.op, self.sessions.len())
+    }
+}
+
+/// A checkpoint that was written: its files are durable, nothing refers to them yet.
+#[derive(Debug)]
+pub struct CheckpointDone {
+    pub op: Op,
+    pub result: Result<crate::store::ManifestRef, String>,
+}
+
+impl CheckpointTask {
+    /// Writes the checkpoint's files. Blocking: for the builder's thread.
+    pub fn write(self, storage: &mut dyn Storage) -> CheckpointDone {
+        let result = crate::store::write_checkpoint(storage, self.op, self.snapshot, &self.sessions);
+        CheckpointDone { op: self.op, result: result.map_err(|error| error.to_string()) }
+    }
+}
