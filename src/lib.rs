@@ -22,3 +22,4 @@
 pub mod limits;
 pub mod message;
 pub mod protocol;
+pub mod vsr;

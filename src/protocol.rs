@@ -37,6 +37,9 @@ pub type ReplicaIndex = u8;
 pub struct Promise {
     pub view: View,
     pub log_view: View,
+    /// The head of the log when `log_view` began: what a disk holds beyond it from former views is
+    /// not part of the log.
+    pub log_view_op: Op,
     /// A lower bound of the commit point: saves work after a restart, promises nothing.
     pub commit: Op,
 }
@@ -93,7 +96,9 @@ pub enum Effect {
     Read { op: Op, purpose: ReadFor },
     /// Apply a committed prepare, and capture a checkpoint right after it when asked to.
     Execute { message: Message, checkpoint: bool },
-    /// Answer the client of this operation, if it waits at this replica.
+    /// The client's request is on its way: its answer belongs to the connection it came on.
+    Wait { client: u128, request: u32 },
+    /// The client's latest reply is in the session table: send it, if the client waits here.
     Reply { client: u128 },
     /// Tell a client, if it waits at this replica, that its session is over. `reason` is the
     /// foreign protocol's number.

@@ -1,0 +1,549 @@
+//! Viewstamped Replication Revisited (Liskov and Cowling, 2012), as a pure state machine.
+//!
+//! | file | what it decides | paper |
+//! | --- | --- | --- |
+//! | `normal` | request, prepare, prepare_ok, commit, execute | §4.1 |
+//! | `view_change` | exit_view, join_view, view: another primary, no committed operation lost | §4.2 |
+//! | `repair` | what a replica lacks, and from whom it gets it | §5.2, §4.3 |
+//! | `sessions` | at most one execution of each request | §4.1 |
+//! | `log` `quorum` `timeout` | what the above reckon with | |
+//!
+//! Differences from the paper, each for a reason:
+//! - `view` and `log_view` are durable before a message promises them, and the log is on disk: a
+//!   restarted replica forgets nothing, and all may stop at once (the paper's recovery does not
+//!   survive that).
+//! - The log is a hash chain. Replicas compare checksums instead of sending logs; a stretch that
+//!   disagrees with the log of the new view is known to be uncommitted, and only that is truncated.
+//! - A replica that hears of a later view keeps `log_view` and its log until it holds that view's
+//!   log: the state transfer of the paper (§5.2) truncates first and can lose operations.
+//! - A replica leaves a view only together with a quorum (`exit_view`): one that merely cannot hear
+//!   the primary deposes nobody.
+//! - A primary that restarts does not resume its view: prepares of its former life may still be on
+//!   the way. It asks the others to leave the view.
+//!
+//! Invariants, asserted where they could break:
+//! `executed <= executing <= commit <= head`, `durable <= head`, `log_view <= view`, nothing at or
+//! below `commit` is ever truncated.
+//!
+//! ```text
+//!            restart, log_view = view, not its primary            View, log complete
+//!   ┌──────────────────────────► Normal ◄───────────────────────────────────┐
+//!   │                            │  ▲ (as primary: donor's log complete)    │
+//!   │         quorum of ExitView │  └──────────────────┐                    │
+//! start ───────────────────────► ViewChange ───────────┴───────► CatchUp ───┘
+//!   │     log_view < view        ▲        View received
+//!   └───────► Resigned ──────────┘
+//!     primary of its view
+//! ```
+
+mod log;
+mod normal;
+pub mod quorum;
+mod repair;
+pub mod sessions;
+pub mod timeout;
+mod view_change;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use log::{Entry, Log};
+use sessions::Sessions;
+use timeout::Deadline;
+
+use crate::limits::REPLICAS_MAX;
+use crate::message::{Command, Header, Message, MessageMut, Op, Pool, View, checksum};
+use crate::protocol::{Effect, Effects, Event, Promise, Protocol, ReadFor, ReplicaIndex, Time};
+
+/// What does not change while a replica runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    pub cluster: u128,
+    pub replica: ReplicaIndex,
+    pub replica_count: u8,
+    /// A checkpoint is captured when the log has grown by this many bytes since the former one.
+    /// Equal on all replicas, so that their checkpoints are.
+    pub checkpoint_bytes: u64,
+    /// Which operations create sessions, and which one does the work of time.
+    pub operation_register: u8,
+    pub operation_pulse: u8,
+    /// Timestamps that a pulse uses.
+    pub pulse_events: u32,
+}
+
+/// What a replica found on its disk.
+#[derive(Debug)]
+pub struct Recovered {
+    pub promise: Promise,
+    pub log: Log,
+    /// The state that the machine was restored to.
+    pub checkpoint_op: Op,
+    pub sessions: Sessions,
+    pub pulse_due: u64,
+    /// The greatest commit point named by any prepare of the log.
+    pub commit: Op,
+}
+
+/// Where a replica stands; see the drawing above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Normal,
+    /// It was the primary of this view before it restarted, and waits for the next view.
+    Resigned,
+    /// It has left the former view; the new one has not begun.
+    ViewChange,
+    /// The view has begun, and this replica fetches its log.
+    CatchUp,
+}
+
+/// The log that a replica is bringing its own to.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    op: Op,
+    checksum: u128,
+    commit: Op,
+    donor: ReplicaIndex,
+}
+
+/// A replica's log as it said when it joined a view.
+#[derive(Debug, Clone)]
+struct Join {
+    log_view: View,
+    op: Op,
+    checksum: u128,
+    commit: Op,
+    first: Op,
+    suffix: Vec<u128>,
+}
+
+/// The protocol's whole state.
+#[derive(Debug)]
+pub struct Vsr {
+    config: Config,
+    pool: Pool,
+    status: Status,
+    view: View,
+    log_view: View,
+    /// Where the log of `log_view` began: entries after it were made in that view.
+    log_view_op: Op,
+    /// Promises asked to be made durable, oldest first; and the newest that is.
+    promising: VecDeque<Promise>,
+    promised: Promise,
+
+    log: Log,
+    durable: Op,
+    commit: Op,
+    /// Handed to the executor up to here, and back from it up to there.
+    executing: Op,
+    executed: Op,
+    /// Prepares in memory, by op: those not yet handed to the executor.
+    prepares: BTreeMap<Op, Message>,
+    /// Headers of what the executor has not answered yet.
+    execution: VecDeque<Header>,
+    /// Reads for execution have been asked for up to here.
+    execution_read: Op,
+    log_bytes_since_checkpoint: u64,
+    checkpoint_running: bool,
+    checkpoint_op: Op,
+
+    sessions: Sessions,
+    /// Clients with a request in the pipeline or the queue (primary).
+    inflight: BTreeSet<u128>,
+    requests: VecDeque<MessageMut>,
+    /// Requests that this backup has seen once: a second arrival is forwarded.
+    seen: BTreeMap<u128, u128>,
+    timestamp: u64,
+    pulse_due: u64,
+    pulse_inflight: bool,
+    /// Bytes that the journal can take now; the wiring keeps it current.
+    journal_free: u64,
+
+    /// Durable points of the others in this view, as they said (primary).
+    acknowledged: [Op; REPLICAS_MAX],
+    /// The greatest operation known to exist in this view (backup).
+    view_head: Op,
+    target: Option<Target>,
+    /// Own entries up to here are known to be in the log of this view.
+    verified: Op,
+    /// What prepares of former views must be to belong to the log of this view.
+    expected: BTreeMap<Op, u128>,
+    /// Prepares that came before their turn.
+    ahead: BTreeMap<Op, Message>,
+    /// A repair request is out, up to this op.
+    repair_until: Op,
+
+    exit_votes: [Option<u64>; REPLICAS_MAX],
+    exiting: bool,
+    joins: [Option<Join>; REPLICAS_MAX],
+
+    heartbeat: Deadline,
+    heartbeat_commit: Op,
+    primary_silent: Deadline,
+    exit_resend: Deadline,
+    join_resend: Deadline,
+    repair_retry: Deadline,
+    get_view_retry: Deadline,
+}
+
+/// The checksum that the first prepare of a cluster names as its parent.
+pub fn root_checksum(cluster: u128) -> u128 {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(b"stampede log 1 \0");
+    bytes[16..].copy_from_slice(&cluster.to_le_bytes());
+    checksum(&bytes)
+}
+
+impl Vsr {
+    /// A replica as it was when it stopped.
+    ///
+    /// # Panics
+    /// When `recovered` contradicts itself: whoever read the disk has checked.
+    pub fn new(config: Config, pool: Pool, recovered: Recovered) -> Self {
+        let Recovered {
+            promise,
+            log,
+            checkpoint_op,
+            sessions,
+            pulse_due,
+            commit,
+        } = recovered;
+        assert!(promise.log_view <= promise.view);
+        assert!((1..=REPLICAS_MAX).contains(&usize::from(config.replica_count)));
+        assert!(config.replica < config.replica_count);
+        assert!(log.base() <= checkpoint_op && checkpoint_op <= log.head());
+        let head = log.head();
+        let alone = config.replica_count == 1;
+        // Alone, what is on disk is on a quorum.
+        let commit = if alone {
+            head
+        } else {
+            commit.max(checkpoint_op).min(head)
+        };
+        let is_primary =
+            promise.view % View::from(config.replica_count) == View::from(config.replica);
+        let status = if promise.log_view < promise.view {
+            Status::ViewChange
+        } else if is_primary && !alone {
+            Status::Resigned
+        } else {
+            Status::Normal
+        };
+        let timestamp = log.head_timestamp();
+        Self {
+            config,
+            pool,
+            status,
+            view: promise.view,
+            log_view: promise.log_view,
+            log_view_op: promise.log_view_op,
+            promising: VecDeque::new(),
+            promised: promise,
+            log,
+            durable: head,
+            commit,
+            executing: checkpoint_op,
+            executed: checkpoint_op,
+            prepares: BTreeMap::new(),
+            execution: VecDeque::new(),
+            execution_read: checkpoint_op,
+            log_bytes_since_checkpoint: 0,
+            checkpoint_running: false,
+            checkpoint_op,
+            sessions,
+            inflight: BTreeSet::new(),
+            requests: VecDeque::new(),
+            seen: BTreeMap::new(),
+            timestamp,
+            pulse_due,
+            pulse_inflight: false,
+            journal_free: 0,
+            acknowledged: [0; REPLICAS_MAX],
+            view_head: 0,
+            target: None,
+            verified: commit,
+            expected: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+            repair_until: 0,
+            exit_votes: [None; REPLICAS_MAX],
+            exiting: false,
+            joins: Default::default(),
+            heartbeat: Deadline::after(0, 0),
+            heartbeat_commit: 0,
+            primary_silent: Deadline::NEVER,
+            exit_resend: Deadline::after(0, 0),
+            join_resend: Deadline::after(0, 0),
+            repair_retry: Deadline::after(0, 0),
+            get_view_retry: Deadline::after(0, 0),
+        }
+    }
+
+    /// To be called once, before the first event: starts the timers and whatever was under way.
+    pub fn start(&mut self, now: Time, effects: &mut Effects) {
+        self.reset_primary_silent(now);
+        match self.status {
+            Status::Normal => {
+                if self.is_primary() {
+                    self.begin_as_primary(now, effects);
+                }
+            }
+            Status::Resigned => self.vote_exit(now, effects),
+            Status::ViewChange => self.join(now, effects),
+            Status::CatchUp => unreachable!("not a state to start in"),
+        }
+        self.execute_committed(effects);
+    }
+
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    pub fn log_view(&self) -> View {
+        self.log_view
+    }
+
+    pub fn head(&self) -> Op {
+        self.log.head()
+    }
+
+    pub fn commit(&self) -> Op {
+        self.commit
+    }
+
+    pub fn executed(&self) -> Op {
+        self.executed
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    pub fn sessions_mut(&mut self) -> &mut Sessions {
+        &mut self.sessions
+    }
+
+    /// Whether this replica is the primary of its view, and the view is under way here.
+    pub fn is_serving(&self) -> bool {
+        self.status == Status::Normal && self.is_primary()
+    }
+
+    /// The wiring says how many bytes the journal can take before it is full.
+    pub fn set_journal_free(&mut self, bytes: u64) {
+        self.journal_free = bytes;
+    }
+
+    /// Requests waiting, for bounds checks.
+    pub fn queue_len(&self) -> usize {
+        self.requests.len()
+    }
+
+    fn primary_of(&self, view: View) -> ReplicaIndex {
+        u8::try_from(view % View::from(self.config.replica_count)).expect("below replica_count")
+    }
+
+    fn primary(&self) -> ReplicaIndex {
+        self.primary_of(self.view)
+    }
+
+    fn is_primary(&self) -> bool {
+        self.primary() == self.config.replica
+    }
+
+    fn others(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
+        let me = self.config.replica;
+        (0..self.config.replica_count).filter(move |r| *r != me)
+    }
+
+    /// The view's log is whole here, and that is on disk: messages may say so.
+    fn may_speak_for_view(&self) -> bool {
+        self.status == Status::Normal
+            && self.promised.view == self.view
+            && self.promised.log_view == self.view
+    }
+
+    fn persist(&mut self, effects: &mut Effects) {
+        let promise = Promise {
+            view: self.view,
+            log_view: self.log_view,
+            log_view_op: self.log_view_op,
+            commit: self.commit,
+        };
+        self.promising.push_back(promise);
+        effects.push(Effect::Persist(promise));
+    }
+
+    fn header(&self, command: Command) -> Header {
+        Header::new(command, self.config.cluster, self.config.replica, self.view)
+    }
+
+    /// Sends a control message. Without a free buffer it is not sent: timers will try again.
+    fn send(&self, to: ReplicaIndex, header: Header, body: &[u8], effects: &mut Effects) {
+        if let Some(mut message) = self.pool.acquire(body.len()) {
+            message.fill(header, body);
+            effects.push(Effect::Send {
+                to,
+                message: message.freeze(),
+            });
+        }
+    }
+
+    fn broadcast(&self, header: Header, body: &[u8], effects: &mut Effects) {
+        if self.config.replica_count == 1 {
+            return;
+        }
+        if let Some(mut message) = self.pool.acquire(body.len()) {
+            message.fill(header, body);
+            let message = message.freeze();
+            for to in self.others() {
+                effects.push(Effect::Send {
+                    to,
+                    message: message.clone(),
+                });
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Message, now: Time, effects: &mut Effects) {
+        let header = *message.header();
+        let from = header.replica;
+        // A prepare keeps the index of the primary that made it, whoever passes it on.
+        if from >= self.config.replica_count || header.cluster != self.config.cluster {
+            return;
+        }
+        let Some(command) = header.command() else {
+            return;
+        };
+        if from == self.config.replica && !matches!(command, Command::Prepare | Command::Request) {
+            return;
+        }
+        match command {
+            Command::Request => {
+                if let Ok(request) = message.try_unique() {
+                    self.on_request(request, now, effects);
+                }
+            }
+            Command::Prepare => self.on_prepare(message, now, effects),
+            Command::PrepareOk => self.on_prepare_ok(&header, now, effects),
+            Command::Commit => self.on_commit(&header, now, effects),
+            Command::GetPrepares => self.on_get_prepares(&header, effects),
+            Command::Headers => self.on_headers(&header, &suffix_of(&message), now, effects),
+            Command::ExitView => self.on_exit_view(&header, now, effects),
+            Command::JoinView => self.on_join_view(&header, suffix_of(&message), now, effects),
+            Command::View => self.on_view(&header, &suffix_of(&message), now, effects),
+            Command::GetView => self.on_get_view(&header, effects),
+            Command::Hello | Command::Reply => {}
+        }
+    }
+
+    fn on_tick(&mut self, now: Time, effects: &mut Effects) {
+        match self.status {
+            Status::Normal if self.is_primary() => self.tick_primary(now, effects),
+            Status::Normal | Status::CatchUp => {
+                self.tick_exit(now, effects);
+                self.repair(now, effects);
+            }
+            Status::Resigned => self.tick_exit(now, effects),
+            Status::ViewChange => {
+                self.tick_exit(now, effects);
+                self.tick_join(now, effects);
+                self.repair(now, effects);
+            }
+        }
+        self.execute_committed(effects);
+    }
+
+    fn on_persisted(&mut self, now: Time, effects: &mut Effects) {
+        let Some(promise) = self.promising.pop_front() else {
+            return;
+        };
+        self.promised = promise;
+        if promise.view != self.view {
+            return;
+        }
+        match self.status {
+            Status::ViewChange => self.join(now, effects),
+            Status::Normal if promise.log_view == self.view => {
+                if self.is_primary() {
+                    self.begin_as_primary(now, effects);
+                } else {
+                    self.acknowledge(effects);
+                }
+            }
+            Status::Normal | Status::CatchUp | Status::Resigned => {}
+        }
+    }
+
+    fn on_checkpointed(&mut self, op: Op, trimmed: Op) {
+        assert!(op <= self.executed);
+        self.checkpoint_running = false;
+        self.checkpoint_op = op;
+        self.log.trim(trimmed.min(op));
+    }
+
+    fn assert_invariants(&self) {
+        assert!(self.executed <= self.executing);
+        assert!(self.executing <= self.commit);
+        assert!(self.commit <= self.log.head());
+        assert!(self.durable <= self.log.head());
+        assert!(self.log_view <= self.view);
+        assert!(self.log.base() <= self.checkpoint_op);
+    }
+}
+
+/// The checksums that a message's body lists.
+fn suffix_of(message: &Message) -> Vec<u128> {
+    message
+        .body()
+        .as_chunks::<16>()
+        .0
+        .iter()
+        .take(crate::limits::SUFFIX_MAX)
+        .map(|bytes| u128::from_le_bytes(*bytes))
+        .collect()
+}
+
+/// A body that lists checksums.
+fn body_of(checksums: &[u128]) -> Vec<u8> {
+    checksums
+        .iter()
+        .flat_map(|checksum| checksum.to_le_bytes())
+        .collect()
+}
+
+impl Protocol for Vsr {
+    fn on_event(&mut self, event: Event, now: Time, effects: &mut Effects) {
+        match event {
+            Event::Tick => self.on_tick(now, effects),
+            Event::Request(request) => self.on_request(request, now, effects),
+            Event::Message(message) => self.on_message(message, now, effects),
+            Event::Durable { op, checksum } => self.on_durable(op, checksum, now, effects),
+            Event::Read {
+                op,
+                purpose,
+                message,
+            } => match purpose {
+                ReadFor::Execute => self.on_read_for_execution(op, message, effects),
+                ReadFor::Replica(to) => self.on_read_for_replica(op, to, message, effects),
+            },
+            Event::Executed {
+                op,
+                reply,
+                pulse_due,
+            } => {
+                self.on_executed(op, reply, pulse_due, now, effects);
+            }
+            Event::Persisted => self.on_persisted(now, effects),
+            Event::Checkpointed { op, trimmed } => {
+                self.on_checkpointed(op, trimmed);
+                self.execute_committed(effects);
+            }
+        }
+        self.assert_invariants();
+    }
+}

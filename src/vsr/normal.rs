@@ -1,0 +1,487 @@
+//! Normal operation: VR Revisited §4.1, pipelined.
+//!
+//! ```text
+//!   client     primary              backups
+//!     │ request  │                     │
+//!     ├─────────►│ append, prepare ───►│ append
+//!     │          │◄──── prepare_ok ────┤ once durable
+//!     │          │ commit (a quorum is durable), execute
+//!     │◄─────────┤ reply               │
+//!     │          │ commit, or the next prepare's ──►│ execute
+//! ```
+//!
+//! The request's buffer becomes the prepare in place; its body is neither copied nor hashed again.
+//! A prepare_ok is cumulative: the log is a chain and becomes durable in order. It leaves from one
+//! place, [`Vsr::acknowledge`], which looks at the durable point.
+
+use super::sessions::Check;
+use super::timeout::{Deadline, HEARTBEAT_NS};
+use super::{Entry, Status, Vsr, quorum};
+use crate::limits::{
+    CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, READS_MAX, SECTOR_SIZE,
+};
+use crate::message::{Command, Header, Message, MessageMut, Op};
+use crate::protocol::{Effect, Effects, ReadFor, Time};
+
+/// Requests waiting for a place in the pipeline. A connection has one client and a client one
+/// request, unless it invents clients.
+const REQUESTS_MAX: usize = CONNECTIONS_MAX;
+
+/// Requests remembered by a backup to notice that a client repeats itself.
+const SEEN_MAX: usize = 1024;
+
+impl Vsr {
+    // ── requests ────────────────────────────────────────────────────────────────────────────
+
+    pub(super) fn on_request(&mut self, request: MessageMut, now: Time, effects: &mut Effects) {
+        let header = *request.header();
+        let is_register = header.operation == self.config.operation_register;
+        if !self.is_serving() {
+            return self.on_request_elsewhere(request, is_register, effects);
+        }
+        match self.sessions.check(&header, is_register) {
+            Check::Accept => {}
+            Check::Resend => {
+                effects.push(Effect::Wait {
+                    client: header.client,
+                    request: header.request,
+                });
+                return effects.push(Effect::Reply {
+                    client: header.client,
+                });
+            }
+            Check::Drop => return,
+            Check::Evict(reason) => {
+                // Its register may be on the way.
+                if !self.inflight.contains(&header.client) {
+                    effects.push(Effect::Evict {
+                        client: header.client,
+                        reason,
+                    });
+                }
+                return;
+            }
+        }
+        effects.push(Effect::Wait {
+            client: header.client,
+            request: header.request,
+        });
+        // One request of a client at a time: this bounds the queue by the number of clients, and
+        // each connection has one client.
+        if self.requests.len() < REQUESTS_MAX && self.inflight.insert(header.client) {
+            self.requests.push_back(request);
+            self.prepare_requests(now, effects);
+        }
+    }
+
+    /// A backup answers what it can, and passes on what the primary would otherwise not get.
+    fn on_request_elsewhere(
+        &mut self,
+        mut request: MessageMut,
+        is_register: bool,
+        effects: &mut Effects,
+    ) {
+        if self.status != Status::Normal {
+            return;
+        }
+        let header = *request.header();
+        match self.sessions.check(&header, is_register) {
+            Check::Resend => {
+                effects.push(Effect::Wait {
+                    client: header.client,
+                    request: header.request,
+                });
+                effects.push(Effect::Reply {
+                    client: header.client,
+                });
+                return;
+            }
+            Check::Drop => return,
+            // The table of a backup may be behind: only the primary evicts.
+            Check::Accept | Check::Evict(_) => {}
+        }
+        // Clients send each request to the primary they know and to one other replica. One that
+        // knows this view has sent it to the right place; if it comes again, that did not help.
+        let knows_primary = header.view == self.view && !is_register;
+        let again = self.seen.insert(header.client, header.request_checksum)
+            == Some(header.request_checksum);
+        if self.seen.len() > SEEN_MAX {
+            self.seen.pop_first();
+        }
+        if knows_primary && !again {
+            return;
+        }
+        effects.push(Effect::Wait {
+            client: header.client,
+            request: header.request,
+        });
+        request.header_mut().replica = self.config.replica;
+        request.header_mut().seal_header();
+        effects.push(Effect::Send {
+            to: self.primary(),
+            message: request.freeze(),
+        });
+    }
+
+    /// The journal has room for what is in flight and this one more.
+    fn journal_has_room(&self, size: usize) -> bool {
+        self.journal_free >= (size + 2 * SECTOR_SIZE) as u64
+    }
+
+    pub(super) fn prepare_requests(&mut self, now: Time, effects: &mut Effects) {
+        if !self.is_serving() || !self.may_speak_for_view() {
+            return;
+        }
+        while self.log.head() - self.executed < PIPELINE_MAX as u64
+            && self.journal_has_room(MESSAGE_SIZE_MAX)
+        {
+            if self.pulse_is_due(now) {
+                let Some(pulse) = self.pool.acquire(0) else {
+                    return;
+                };
+                self.pulse_inflight = true;
+                self.prepare_pulse(pulse, now, effects);
+                continue;
+            }
+            let Some(request) = self.requests.pop_front() else {
+                return;
+            };
+            self.prepare(request, now, effects);
+        }
+    }
+
+    fn pulse_is_due(&self, now: Time) -> bool {
+        !self.pulse_inflight && self.pulse_due <= now.wall.max(self.timestamp)
+    }
+
+    fn prepare_pulse(&mut self, mut pulse: MessageMut, now: Time, effects: &mut Effects) {
+        let mut header = self.header(Command::Request);
+        header.operation = self.config.operation_pulse;
+        header.events = self.config.pulse_events;
+        pulse.fill(header, &[]);
+        self.prepare(pulse, now, effects);
+    }
+
+    /// Makes the request the next operation of the log.
+    fn prepare(&mut self, mut request: MessageMut, now: Time, effects: &mut Effects) {
+        let events = u64::from(request.header().events);
+        self.timestamp = (self.timestamp + 1).max(now.wall) + events;
+        let (op, parent) = (self.log.head() + 1, self.log.head_checksum());
+        let (view, commit, timestamp) = (self.view, self.commit, self.timestamp);
+        let replica = self.config.replica;
+        let header = request.header_mut();
+        assert_eq!(header.command, Command::Request as u8);
+        header.command = Command::Prepare as u8;
+        header.replica = replica;
+        header.view = view;
+        header.op = op;
+        header.parent = parent;
+        header.commit = commit;
+        header.timestamp = timestamp;
+        header.seal_header();
+        let prepare = request.freeze();
+        for to in self.others() {
+            effects.push(Effect::Send {
+                to,
+                message: prepare.clone(),
+            });
+        }
+        self.append(prepare, effects);
+    }
+
+    // ── the log ─────────────────────────────────────────────────────────────────────────────
+
+    /// Appends a prepare that continues the chain.
+    pub(super) fn append(&mut self, prepare: Message, effects: &mut Effects) {
+        let header = prepare.header();
+        assert!(self.log.continues_with(header));
+        self.log.push(Entry::of(header));
+        self.timestamp = self.timestamp.max(header.timestamp);
+        let op = header.op;
+        effects.push(Effect::Append {
+            message: prepare.clone(),
+        });
+        // Far ahead of execution (a restarted replica that replays its log) a prepare would only
+        // hold a buffer that reading back the earlier ones needs: it is in the journal.
+        if op <= self.executing + PIPELINE_MAX as u64 {
+            self.prepares.insert(op, prepare);
+        }
+    }
+
+    /// Forgets uncommitted entries that the log of the view does not have.
+    pub(super) fn truncate(&mut self, op: Op) {
+        assert!(op >= self.commit);
+        self.log.truncate(op);
+        self.durable = self.durable.min(op);
+        self.prepares.split_off(&(op + 1));
+        self.ahead.clear();
+    }
+
+    pub(super) fn on_prepare(&mut self, message: Message, now: Time, effects: &mut Effects) {
+        let header = *message.header();
+        if header.view > self.view {
+            return self.get_view(header.view, now, effects);
+        }
+        let reconciling = self.target.is_some();
+        if self.is_primary() && !reconciling {
+            return;
+        }
+        if matches!(self.status, Status::Resigned)
+            || (self.status == Status::ViewChange && !reconciling)
+        {
+            return;
+        }
+        if header.view == self.view {
+            self.heard_primary(now);
+            self.view_head = self.view_head.max(header.op);
+        }
+        let belongs =
+            header.view == self.view || self.expected.get(&header.op) == Some(&header.checksum);
+        if header.op <= self.log.head() {
+            return self.acknowledge(effects);
+        }
+        if !belongs {
+            return;
+        }
+        if header.op > self.log.head() + 1 {
+            // A large body out of turn takes a buffer that the one in turn may need.
+            let spare = self.pool.free(message.header().body_size()) > PIPELINE_MAX / 2;
+            if header.op <= self.log.head() + PIPELINE_MAX as u64 && spare {
+                self.ahead.insert(header.op, message);
+            }
+            return self.repair(now, effects);
+        }
+        if !self.accept(message, effects) {
+            return;
+        }
+        while let Some(next) = self.ahead.remove(&(self.log.head() + 1)) {
+            if !self.accept(next, effects) {
+                break;
+            }
+        }
+        if self.target.is_some() {
+            self.verified = self.log.head();
+            self.complete_if_reconciled(now, effects);
+        }
+        self.advance_commit_to(header.commit, effects);
+        self.repair(now, effects);
+    }
+
+    fn accept(&mut self, prepare: Message, effects: &mut Effects) -> bool {
+        let header = prepare.header();
+        let size = header.size as usize;
+        if !self.log.continues_with(header) || !self.journal_has_room(size) {
+            return false;
+        }
+        self.journal_free -= (size + SECTOR_SIZE) as u64;
+        self.expected.remove(&header.op);
+        self.append(prepare, effects);
+        true
+    }
+
+    pub(super) fn on_durable(&mut self, op: Op, checksum: u128, now: Time, effects: &mut Effects) {
+        // An entry that was replaced while its write was on the way is no promise.
+        if self.log.checksum(op) != Some(checksum) || op <= self.durable {
+            return;
+        }
+        self.durable = op;
+        if self.is_serving() {
+            self.count_commit(effects);
+        } else {
+            self.complete_if_reconciled(now, effects);
+            self.acknowledge(effects);
+            self.execute_committed(effects);
+        }
+    }
+
+    /// The one place from which a backup acknowledges.
+    pub(super) fn acknowledge(&self, effects: &mut Effects) {
+        if !self.may_speak_for_view() || self.is_primary() {
+            return;
+        }
+        let Some(checksum) = self.log.checksum(self.durable) else {
+            return;
+        };
+        let mut header = self.header(Command::PrepareOk);
+        header.op = self.durable;
+        header.context = checksum;
+        self.send(self.primary(), header, &[], effects);
+    }
+
+    // ── commit ──────────────────────────────────────────────────────────────────────────────
+
+    pub(super) fn on_prepare_ok(&mut self, header: &Header, now: Time, effects: &mut Effects) {
+        if header.view > self.view {
+            return self.get_view(header.view, now, effects);
+        }
+        if header.view < self.view || !self.is_serving() {
+            return;
+        }
+        if self.log.checksum(header.op) != Some(header.context) {
+            return;
+        }
+        let acknowledged = &mut self.acknowledged[usize::from(header.replica)];
+        *acknowledged = (*acknowledged).max(header.op);
+        self.count_commit(effects);
+        self.prepare_requests(now, effects);
+    }
+
+    /// Commits what a quorum holds on disk.
+    pub(super) fn count_commit(&mut self, effects: &mut Effects) {
+        if !self.may_speak_for_view() {
+            return;
+        }
+        let count = usize::from(self.config.replica_count);
+        let mut durable = self.acknowledged;
+        durable[usize::from(self.config.replica)] = self.durable;
+        let durable = &mut durable[..count];
+        durable.sort_unstable_by(|a, b| b.cmp(a));
+        let agreed = durable[quorum::replication(self.config.replica_count) - 1];
+        self.advance_commit_to(agreed, effects);
+    }
+
+    /// The commit point as the primary knows it. Until this replica holds the view's log, nothing
+    /// of its own log may be taken for committed on somebody else's word.
+    pub(super) fn advance_commit_to(&mut self, commit: Op, effects: &mut Effects) {
+        if self.status == Status::Normal {
+            self.commit = self.commit.max(commit.min(self.log.head()));
+        }
+        self.execute_committed(effects);
+    }
+
+    pub(super) fn on_commit(&mut self, header: &Header, now: Time, effects: &mut Effects) {
+        if header.view > self.view {
+            return self.get_view(header.view, now, effects);
+        }
+        if header.view < self.view || self.is_primary() || header.replica != self.primary() {
+            return;
+        }
+        if self.status == Status::ViewChange {
+            // The view has begun without this replica noticing.
+            return self.get_view(header.view, now, effects);
+        }
+        self.heard_primary(now);
+        self.view_head = self.view_head.max(header.op);
+        self.advance_commit_to(header.commit, effects);
+        if self.status == Status::Normal && self.durable < header.op {
+            self.repair(now, effects);
+        }
+        self.acknowledge(effects);
+    }
+
+    pub(super) fn tick_primary(&mut self, now: Time, effects: &mut Effects) {
+        if !self.may_speak_for_view() {
+            return;
+        }
+        let idle_news = self.commit > self.heartbeat_commit && self.commit == self.log.head();
+        if self.heartbeat.due(now.monotonic) || idle_news {
+            self.heartbeat = Deadline::after(now.monotonic, HEARTBEAT_NS);
+            self.heartbeat_commit = self.commit;
+            let mut header = self.header(Command::Commit);
+            header.op = self.log.head();
+            header.commit = self.commit;
+            header.context = self.log.checksum(self.commit).unwrap_or(0);
+            self.broadcast(header, &[], effects);
+        }
+        self.prepare_requests(now, effects);
+    }
+
+    // ── execution ───────────────────────────────────────────────────────────────────────────
+
+    /// Hands committed prepares to the executor, in order; reads back those not in memory.
+    pub(super) fn execute_committed(&mut self, effects: &mut Effects) {
+        while self.executing < self.commit && self.execution.len() < EXECUTE_MAX {
+            // The checkpoint of an operation must be over before the next one is due; replicas
+            // would otherwise choose different operations.
+            let entry_size = {
+                let entry = self.log.entry(self.executing + 1);
+                u64::from(entry.expect("committed entries are in the log").size)
+            };
+            let grown =
+                self.log_bytes_since_checkpoint + entry_size.next_multiple_of(SECTOR_SIZE as u64);
+            let checkpoint = grown >= self.config.checkpoint_bytes;
+            if checkpoint && self.checkpoint_running {
+                break;
+            }
+            let op = self.executing + 1;
+            let Some(prepare) = self.prepares.remove(&op) else {
+                break;
+            };
+            assert_eq!(Some(prepare.header().checksum), self.log.checksum(op));
+            self.executing = op;
+            self.execution.push_back(*prepare.header());
+            self.log_bytes_since_checkpoint = if checkpoint { 0 } else { grown };
+            self.checkpoint_running |= checkpoint;
+            effects.push(Effect::Execute {
+                message: prepare,
+                checkpoint,
+            });
+        }
+        self.read_ahead(effects);
+    }
+
+    fn read_ahead(&mut self, effects: &mut Effects) {
+        const WINDOW: u64 = READS_MAX as u64 / 2;
+        self.execution_read = self.execution_read.max(self.executing);
+        // What is not durable here is in memory, or on its way to the disk and not to be read yet.
+        let readable = self.commit.min(self.durable);
+        while self.execution_read < readable.min(self.executing + WINDOW) {
+            let op = self.execution_read + 1;
+            self.execution_read = op;
+            if !self.prepares.contains_key(&op) {
+                effects.push(Effect::Read {
+                    op,
+                    purpose: ReadFor::Execute,
+                });
+            }
+        }
+    }
+
+    pub(super) fn on_read_for_execution(
+        &mut self,
+        op: Op,
+        message: Option<Message>,
+        effects: &mut Effects,
+    ) {
+        match message {
+            Some(message) => {
+                assert_eq!(Some(message.header().checksum), self.log.checksum(op));
+                self.prepares.insert(op, message);
+            }
+            // No buffer was free: ask again from here on.
+            None => self.execution_read = self.execution_read.min(op - 1),
+        }
+        self.execute_committed(effects);
+    }
+
+    pub(super) fn on_executed(
+        &mut self,
+        op: Op,
+        reply: MessageMut,
+        pulse_due: u64,
+        now: Time,
+        effects: &mut Effects,
+    ) {
+        let header = self
+            .execution
+            .pop_front()
+            .expect("an execution was asked for");
+        assert_eq!(header.op, op);
+        assert_eq!(op, self.executed + 1);
+        self.executed = op;
+        self.pulse_due = pulse_due;
+        if header.operation == self.config.operation_pulse {
+            self.pulse_inflight = false;
+        }
+        if header.client != 0 {
+            self.inflight.remove(&header.client);
+            let is_register = header.operation == self.config.operation_register;
+            self.sessions.commit(&header, is_register, reply);
+            effects.push(Effect::Reply {
+                client: header.client,
+            });
+        }
+        self.execute_committed(effects);
+        self.prepare_requests(now, effects);
+    }
+}

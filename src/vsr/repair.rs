@@ -1,0 +1,239 @@
+//! Repair: a replica fetches what its log lacks, while normal operation goes on.
+//!
+//! ```text
+//!   who lacks                     who has
+//!      ├── get_prepares from..=to ──►│
+//!      │◄── headers (checksums) ─────┤   what belongs to the log of this view
+//!      │◄── prepare, prepare, … ─────┤   from memory or from the journal
+//! ```
+//!
+//! In normal operation a backup that missed prepares asks the primary. A replica that catches up
+//! with a view has a target: the log as the view's primary announced it (or, for a new primary, as
+//! the replica with the best log described it). Its own entries above `verified` may have died in
+//! a view change; it compares checksums first, truncates only what disagrees, then fetches the
+//! rest. One request is in flight at a time, for at most `REPAIR_WINDOW` prepares.
+//!
+//! Prepares of former views are taken only when `expected` names their checksum: an old primary's
+//! prepare that was long on the way may fit the chain and still not belong to this view.
+
+use super::timeout::{Deadline, REPAIR_RETRY_NS};
+use super::{Join, Status, Target, Vsr, body_of};
+use crate::limits::{REPAIR_WINDOW, SUFFIX_MAX};
+use crate::message::{Command, Header, Message, Op, View};
+use crate::protocol::{Effect, Effects, ReadFor, ReplicaIndex, Time};
+
+/// In `operation` of a get_prepares: checksums only.
+const HEADERS_ONLY: u8 = 1;
+
+impl Vsr {
+    /// Begins to bring the log to what `join` says `donor` has.
+    pub(super) fn reconcile(
+        &mut self,
+        donor: ReplicaIndex,
+        join: &Join,
+        commit: Op,
+        now: Time,
+        effects: &mut Effects,
+    ) {
+        // The log of a view holds everything committed before it: a shorter one means that a promise
+        // was broken somewhere, and going on would spread the loss.
+        assert!(
+            join.op >= self.commit,
+            "the log of view {} lacks committed operations",
+            self.view
+        );
+        self.target = Some(Target {
+            op: join.op,
+            checksum: join.checksum,
+            commit,
+            donor,
+        });
+        self.verified = self.commit;
+        self.expected.clear();
+        self.ahead.clear();
+        self.repair_until = 0;
+        self.repair_retry = Deadline::after(0, 0);
+        // What lies beyond the view's log is not in it.
+        if self.log.head() > join.op {
+            self.truncate(join.op);
+        }
+        self.compare(join.first, &join.suffix);
+        self.complete_if_reconciled(now, effects);
+        self.repair(now, effects);
+    }
+
+    /// Compares own entries with checksums of the view's log. The chain makes one agreement prove
+    /// everything before it; the first disagreement after that is where the logs part.
+    fn compare(&mut self, first: Op, checksums: &[u128]) {
+        if let Some(agreed) = self.log.last_agreement(first, checksums) {
+            self.verified = self.verified.max(agreed);
+        }
+        let last = first + checksums.len() as u64;
+        let parts = self.verified + 1;
+        if parts >= first && parts < last && parts <= self.log.head() {
+            self.truncate(self.verified);
+        }
+        self.expect(first, checksums);
+    }
+
+    /// Remembers what the next prepares must be.
+    fn expect(&mut self, first: Op, checksums: &[u128]) {
+        let next = self.log.head() + 1;
+        self.expected = self.expected.split_off(&next);
+        self.expected.extend(
+            (first..)
+                .zip(checksums.iter().copied())
+                .filter(|(op, _)| *op >= next),
+        );
+        // Bounded: the highest are the least useful next.
+        while self.expected.len() > SUFFIX_MAX + REPAIR_WINDOW {
+            self.expected.pop_last();
+        }
+    }
+
+    pub(super) fn complete_if_reconciled(&mut self, now: Time, effects: &mut Effects) {
+        let Some(target) = self.target else { return };
+        // Durable first: entries that were truncated are still on the disk until their replacements
+        // are, and `log_view` vouches for what a restart would find there.
+        if self.log.checksum(target.op) != Some(target.checksum) || self.durable < target.op {
+            return;
+        }
+        self.target = None;
+        self.verified = self.log.head();
+        self.install_view(target.op, target.commit, now, effects);
+    }
+
+    /// Asks for what is lacking, if anything is and no request is out.
+    pub(super) fn repair(&mut self, now: Time, effects: &mut Effects) {
+        let head = self.log.head();
+        let (from, to, donor, operation) = match (self.target, self.status) {
+            (Some(target), _) if head > self.verified => {
+                let to = head.min(self.verified + SUFFIX_MAX as u64);
+                (self.verified + 1, to, target.donor, HEADERS_ONLY)
+            }
+            (Some(target), _) => (head + 1, target.op, target.donor, 0),
+            (None, Status::Normal) if !self.is_primary() => {
+                // What came before its turn need not be sent again.
+                let next_ahead = self.ahead.keys().next().map_or(self.view_head, |op| op - 1);
+                (head + 1, next_ahead, self.primary(), 0)
+            }
+            (None, _) => return,
+        };
+        if from > to {
+            return;
+        }
+        let answered = operation != HEADERS_ONLY && head >= self.repair_until;
+        if !answered && !self.repair_retry.due(now.monotonic) {
+            return;
+        }
+        let to = to.min(
+            from + REPAIR_WINDOW.max(if operation == HEADERS_ONLY {
+                SUFFIX_MAX
+            } else {
+                0
+            }) as u64
+                - 1,
+        );
+        self.repair_until = to;
+        self.repair_retry = Deadline::after(now.monotonic, REPAIR_RETRY_NS);
+        let mut header = self.header(Command::GetPrepares);
+        header.op = from;
+        header.commit = to;
+        header.operation = operation;
+        self.send(donor, header, &[], effects);
+    }
+
+    pub(super) fn on_get_prepares(&mut self, header: &Header, effects: &mut Effects) {
+        // In a view change, only who has joined the view describes its log, which then stands still.
+        let speaks = match self.status {
+            Status::Normal => self.log_view == self.view,
+            Status::ViewChange => self.target.is_none(),
+            Status::CatchUp | Status::Resigned => false,
+        };
+        if header.view != self.view || !speaks || header.op == 0 || header.commit < header.op {
+            return;
+        }
+        let headers_only = header.operation == HEADERS_ONLY;
+        let window = if headers_only {
+            SUFFIX_MAX
+        } else {
+            REPAIR_WINDOW
+        };
+        let wanted = usize::try_from(header.commit - header.op + 1)
+            .unwrap_or(window)
+            .min(window);
+        let checksums = self.log.checksums(header.op, wanted);
+        if checksums.is_empty() {
+            return;
+        }
+        let mut answer = self.header(Command::Headers);
+        answer.op = header.op;
+        self.send(header.replica, answer, &body_of(&checksums), effects);
+        if headers_only {
+            return;
+        }
+        for op in (header.op..).take(checksums.len()) {
+            if let Some(message) = self.prepares.get(&op) {
+                effects.push(Effect::Send {
+                    to: header.replica,
+                    message: message.clone(),
+                });
+            } else if op <= self.durable {
+                effects.push(Effect::Read {
+                    op,
+                    purpose: ReadFor::Replica(header.replica),
+                });
+            }
+        }
+    }
+
+    pub(super) fn on_read_for_replica(
+        &mut self,
+        op: Op,
+        to: ReplicaIndex,
+        message: Option<Message>,
+        effects: &mut Effects,
+    ) {
+        if let Some(message) = message
+            && self.log.checksum(op) == Some(message.header().checksum)
+        {
+            effects.push(Effect::Send { to, message });
+        }
+    }
+
+    pub(super) fn on_headers(
+        &mut self,
+        header: &Header,
+        checksums: &[u128],
+        now: Time,
+        effects: &mut Effects,
+    ) {
+        let first = header.op;
+        if header.view != self.view || first == 0 || checksums.is_empty() {
+            return;
+        }
+        match self.target {
+            Some(target) if target.donor == header.replica => {
+                self.compare(first, checksums);
+                self.complete_if_reconciled(now, effects);
+                self.repair(now, effects);
+            }
+            None if self.status == Status::Normal && header.replica == self.primary() => {
+                self.expect(first, checksums);
+            }
+            _ => {}
+        }
+    }
+
+    /// A later view exists: ask its primary how it began.
+    pub(super) fn get_view(&mut self, view: View, now: Time, effects: &mut Effects) {
+        let primary = self.primary_of(view);
+        if primary == self.config.replica || !self.get_view_retry.due(now.monotonic) {
+            return;
+        }
+        self.get_view_retry = Deadline::after(now.monotonic, REPAIR_RETRY_NS);
+        let mut header = self.header(Command::GetView);
+        header.view = view;
+        self.send(primary, header, &[], effects);
+    }
+}

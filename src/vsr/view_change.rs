@@ -1,0 +1,313 @@
+//! View change: VR Revisited §4.2, with an exit quorum before it and checksums instead of logs.
+//!
+//! ```text
+//!   backups                         next primary
+//!   exit_view to all      ──────►   exit_view to all      the primary is silent
+//!   a quorum wishes to leave: view + 1, durable
+//!   join_view (my log)    ──────►   a quorum has joined: take the log with the greatest
+//!                                   (log_view, op), fetch what is lacking, make it durable
+//!                         ◄──────   view (the log's suffix)
+//!   compare, truncate what disagrees, fetch, then log_view = view, durable
+//!   prepare_ok            ──────►   commits what was left uncommitted, takes requests
+//! ```
+//!
+//! Why the best log holds every committed operation: each was durable on a replication quorum with
+//! `log_view` at least its view, and that quorum meets every view-change quorum (`quorum`). Logs with
+//! equal `log_view` are prefixes of one another, so the longer one holds what the shorter does.
+
+use super::timeout::{
+    Deadline, EXIT_RESEND_NS, EXIT_VOTE_NS, HEARTBEAT_NS, JOIN_RESEND_NS, PRIMARY_SILENT_NS,
+    STAGGER_NS, VIEW_CHANGE_NS,
+};
+use super::{Join, Status, Vsr, body_of, quorum};
+use crate::message::{Command, Header, Op, View};
+use crate::protocol::{Effects, Time};
+
+impl Vsr {
+    // ── leaving a view ──────────────────────────────────────────────────────────────────────
+
+    fn stagger(&self) -> u64 {
+        u64::from(self.config.replica) * STAGGER_NS
+    }
+
+    pub(super) fn reset_primary_silent(&mut self, now: Time) {
+        self.primary_silent = Deadline::after(now.monotonic, PRIMARY_SILENT_NS + self.stagger());
+    }
+
+    /// The primary of this view lives.
+    pub(super) fn heard_primary(&mut self, now: Time) {
+        self.exiting = false;
+        self.reset_primary_silent(now);
+    }
+
+    pub(super) fn tick_exit(&mut self, now: Time, effects: &mut Effects) {
+        if self.config.replica_count == 1 {
+            return;
+        }
+        if self.primary_silent.due(now.monotonic) && !self.exiting {
+            self.vote_exit(now, effects);
+        } else if self.exiting && self.exit_resend.due(now.monotonic) {
+            self.send_exit(now, effects);
+            self.count_exit(now, effects);
+        }
+    }
+
+    pub(super) fn vote_exit(&mut self, now: Time, effects: &mut Effects) {
+        self.exiting = true;
+        self.send_exit(now, effects);
+        self.count_exit(now, effects);
+    }
+
+    fn send_exit(&mut self, now: Time, effects: &mut Effects) {
+        self.exit_resend = Deadline::after(now.monotonic, EXIT_RESEND_NS);
+        self.broadcast(self.header(Command::ExitView), &[], effects);
+    }
+
+    pub(super) fn on_exit_view(&mut self, header: &Header, now: Time, effects: &mut Effects) {
+        if header.view > self.view {
+            return self.get_view(header.view, now, effects);
+        }
+        if header.view < self.view {
+            // Whoever is behind learns of this view: from its primary if it has begun, from those
+            // who have joined it otherwise.
+            if self.is_serving() {
+                self.send_view_to(header.replica, effects);
+            } else if self.status == Status::ViewChange && self.primary() == header.replica {
+                self.join(now, effects);
+            }
+            return;
+        }
+        self.exit_votes[usize::from(header.replica)] = Some(now.monotonic);
+        // A primary that wants to leave its own view has restarted: no use in waiting for it.
+        if header.replica == self.primary() && self.status != Status::ViewChange && !self.exiting {
+            return self.vote_exit(now, effects);
+        }
+        self.count_exit(now, effects);
+    }
+
+    /// A quorum that wishes to leave does; until then the view goes on.
+    fn count_exit(&mut self, now: Time, effects: &mut Effects) {
+        if !self.exiting {
+            return;
+        }
+        let fresh = |at: &Option<u64>| at.is_some_and(|at| now.monotonic < at + EXIT_VOTE_NS);
+        let votes = 1 + self
+            .others()
+            .filter(|r| fresh(&self.exit_votes[usize::from(*r)]))
+            .count();
+        if votes >= quorum::view_change(self.config.replica_count) {
+            self.leave_for(self.view + 1, now, effects);
+        }
+    }
+
+    /// Enters `view`, whose log is not known yet.
+    fn leave_for(&mut self, view: View, now: Time, effects: &mut Effects) {
+        assert!(view > self.view);
+        self.enter(view, Status::ViewChange, now);
+        self.joins = Default::default();
+        self.primary_silent = Deadline::after(now.monotonic, VIEW_CHANGE_NS + self.stagger());
+        // Joining promises not to help the former view any more: durable first.
+        self.persist(effects);
+    }
+
+    fn enter(&mut self, view: View, status: Status, now: Time) {
+        self.view = view;
+        self.status = status;
+        self.exiting = false;
+        self.exit_votes = Default::default();
+        self.target = None;
+        self.view_head = 0;
+        self.expected.clear();
+        self.ahead.clear();
+        // What waits here is the business of the next primary; clients will ask again.
+        self.requests.clear();
+        self.inflight.clear();
+        self.reset_primary_silent(now);
+    }
+
+    // ── joining the next ────────────────────────────────────────────────────────────────────
+
+    /// Tells the view's primary what this replica's log is.
+    pub(super) fn join(&mut self, now: Time, effects: &mut Effects) {
+        if self.status != Status::ViewChange || self.promised.view != self.view {
+            return;
+        }
+        self.join_resend = Deadline::after(now.monotonic, JOIN_RESEND_NS);
+        let (first, suffix) = self.log.suffix();
+        let mut header = self.header(Command::JoinView);
+        header.log_view = self.log_view;
+        header.op = self.log.head();
+        header.commit = self.commit;
+        header.context = self.log.head_checksum();
+        if self.is_primary() {
+            let me = usize::from(self.config.replica);
+            self.joins[me] = Some(Join {
+                log_view: header.log_view,
+                op: header.op,
+                checksum: header.context,
+                commit: header.commit,
+                first,
+                suffix,
+            });
+            self.count_joins(now, effects);
+        } else {
+            self.send(self.primary(), header, &body_of(&suffix), effects);
+        }
+    }
+
+    pub(super) fn tick_join(&mut self, now: Time, effects: &mut Effects) {
+        if self.join_resend.due(now.monotonic) && self.target.is_none() {
+            self.join(now, effects);
+        }
+    }
+
+    pub(super) fn on_join_view(
+        &mut self,
+        header: &Header,
+        suffix: Vec<u128>,
+        now: Time,
+        effects: &mut Effects,
+    ) {
+        if header.view < self.view {
+            return;
+        }
+        if self.primary_of(header.view) != self.config.replica {
+            return;
+        }
+        // Whoever joins a view has seen a quorum leave the one before.
+        if header.view > self.view {
+            self.leave_for(header.view, now, effects);
+        }
+        if self.is_serving() {
+            return self.send_view_to(header.replica, effects);
+        }
+        if self.status != Status::ViewChange || header.op + 1 < suffix.len() as u64 {
+            return;
+        }
+        self.joins[usize::from(header.replica)] = Some(Join {
+            log_view: header.log_view,
+            op: header.op,
+            checksum: header.context,
+            commit: header.commit,
+            first: header.op + 1 - suffix.len() as u64,
+            suffix,
+        });
+        self.count_joins(now, effects);
+    }
+
+    fn count_joins(&mut self, now: Time, effects: &mut Effects) {
+        let me = usize::from(self.config.replica);
+        let joined = self.joins.iter().flatten().count();
+        let quorum = quorum::view_change(self.config.replica_count);
+        if joined < quorum || self.joins[me].is_none() || self.target.is_some() {
+            return;
+        }
+        let all = self
+            .joins
+            .iter()
+            .zip(0u8..)
+            .filter_map(|(join, r)| Some((r, join.as_ref()?)));
+        let best = all.clone().max_by_key(|(r, join)| {
+            // Its own log when it is as good as any: nothing to fetch.
+            (join.log_view, join.op, usize::from(*r) == me)
+        });
+        let commit = all.map(|(_, join)| join.commit).max().unwrap_or(0);
+        let Some((donor, join)) = best.map(|(r, join)| (r, join.clone())) else {
+            return;
+        };
+        self.reconcile(donor, &join, commit.min(join.op), now, effects);
+    }
+
+    // ── the view begins ─────────────────────────────────────────────────────────────────────
+
+    /// The log of the view is complete here.
+    pub(super) fn install_view(&mut self, op: Op, commit: Op, now: Time, effects: &mut Effects) {
+        assert!(self.log_view < self.view);
+        assert!(self.durable >= op);
+        self.log_view = self.view;
+        self.log_view_op = op;
+        self.status = Status::Normal;
+        self.joins = Default::default();
+        self.expected.clear();
+        self.commit = self.commit.max(commit.min(self.log.head()));
+        self.reset_primary_silent(now);
+        self.persist(effects);
+        self.execute_committed(effects);
+    }
+
+    /// The view's log is durable here: it begins for everybody.
+    pub(super) fn begin_as_primary(&mut self, now: Time, effects: &mut Effects) {
+        self.acknowledged = Default::default();
+        self.inflight.clear();
+        self.pulse_inflight = false;
+        for op in self.executed + 1..=self.log.head() {
+            match self.log.entry(op).map_or(0, |entry| entry.client) {
+                0 => self.pulse_inflight = true,
+                client => {
+                    self.inflight.insert(client);
+                }
+            }
+        }
+        self.heartbeat = Deadline::after(now.monotonic, HEARTBEAT_NS);
+        for to in self.others() {
+            self.send_view_to(to, effects);
+        }
+        self.count_commit(effects);
+        self.prepare_requests(now, effects);
+    }
+
+    fn send_view_to(&self, to: u8, effects: &mut Effects) {
+        if !self.may_speak_for_view() {
+            return;
+        }
+        let (_, suffix) = self.log.suffix();
+        let mut header = self.header(Command::View);
+        header.op = self.log.head();
+        header.commit = self.commit;
+        header.context = self.log.head_checksum();
+        self.send(to, header, &body_of(&suffix), effects);
+    }
+
+    pub(super) fn on_get_view(&mut self, header: &Header, effects: &mut Effects) {
+        if header.view == self.view && self.is_serving() {
+            self.send_view_to(header.replica, effects);
+        }
+    }
+
+    pub(super) fn on_view(
+        &mut self,
+        header: &Header,
+        suffix: &[u128],
+        now: Time,
+        effects: &mut Effects,
+    ) {
+        let view = header.view;
+        // Only the first time: later this replica's log has grown past what the message describes.
+        let news = view > self.view || (view == self.view && self.log_view < view);
+        if !news
+            || header.replica != self.primary_of(view)
+            || header.replica == self.config.replica
+            || header.op + 1 < suffix.len() as u64
+        {
+            return;
+        }
+        if view > self.view || self.status == Status::ViewChange {
+            let is_later = view > self.view;
+            self.enter(view, Status::CatchUp, now);
+            if is_later {
+                self.persist(effects);
+            }
+        }
+        self.heard_primary(now);
+        self.view_head = self.view_head.max(header.op);
+        let join = Join {
+            log_view: view,
+            op: header.op,
+            checksum: header.context,
+            commit: header.commit,
+            first: header.op + 1 - suffix.len() as u64,
+            suffix: suffix.to_vec(),
+        };
+        self.reconcile(header.replica, &join, header.commit, now, effects);
+    }
+}
