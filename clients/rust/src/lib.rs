@@ -7,3 +7,12 @@
 //! reason. What this crate must not know: how the server replicates, stores or executes anything.
 
 pub mod wire;
+
+pub mod session;
+pub mod inbox;
+mod connection;
+pub mod client;
+
+pub use client::{Client, Error, Options};
+pub use inbox::{Buffer, Inbox};
+pub use session::Session;
