@@ -68,6 +68,9 @@ pub const SEGMENT_SIZE_DEFAULT: u64 = 64 << 20;
 pub const JOURNAL_SIZE_DEFAULT: u64 = 1 << 30;
 pub const JOURNAL_SIZE_MIN: u64 = 64 << 20;
 
+/// Journal bytes on their way to the disk at once: a full pipeline waits in order for the rest.
+pub const INFLIGHT_BYTES_MAX: u64 = 32 << 20;
+
 /// A checkpoint is due when this share of the journal has been filled since the former one: one
 /// quarter filling, one being checkpointed, and two kept for replicas that were away.
 pub const CHECKPOINT_JOURNAL_SHARE: u64 = 4;

@@ -429,6 +429,16 @@ impl MessageMut {
         self.message.slot().data.as_ptr()
     }
 
+    /// The first `size` bytes of the frame, headroom first: what was read from the journal.
+    ///
+    /// # Panics
+    /// When the buffer is smaller.
+    pub fn frame(&self, size: usize) -> &[u8] {
+        assert!(size <= self.frame_capacity());
+        // SAFETY: inside the slot, checked above, and this is the only handle.
+        unsafe { std::slice::from_raw_parts(self.message.slot().data.as_ptr(), size) }
+    }
+
     /// Bytes from the start of the frame to the end of the buffer.
     pub fn frame_capacity(&self) -> usize {
         self.message.arena().slot_size

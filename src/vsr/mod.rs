@@ -43,6 +43,8 @@ mod repair;
 pub mod sessions;
 pub mod timeout;
 mod view_change;
+#[cfg(test)]
+mod vsr_test;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -81,6 +83,8 @@ pub struct Recovered {
     pub pulse_due: u64,
     /// The greatest commit point named by any prepare of the log.
     pub commit: Op,
+    /// This replica has never run: it has no former life whose prepares may be on the way.
+    pub first_start: bool,
 }
 
 /// Where a replica stands; see the drawing above.
@@ -205,6 +209,7 @@ impl Vsr {
             sessions,
             pulse_due,
             commit,
+            first_start,
         } = recovered;
         assert!(promise.log_view <= promise.view);
         assert!((1..=REPLICAS_MAX).contains(&usize::from(config.replica_count)));
@@ -222,7 +227,7 @@ impl Vsr {
             promise.view % View::from(config.replica_count) == View::from(config.replica);
         let status = if promise.log_view < promise.view {
             Status::ViewChange
-        } else if is_primary && !alone {
+        } else if is_primary && !alone && !first_start {
             Status::Resigned
         } else {
             Status::Normal
@@ -280,11 +285,10 @@ impl Vsr {
     pub fn start(&mut self, now: Time, effects: &mut Effects) {
         self.reset_primary_silent(now);
         match self.status {
-            Status::Normal => {
-                if self.is_primary() {
-                    self.begin_as_primary(now, effects);
-                }
-            }
+            // The promise comes first even here: from its first prepare on, a primary has a former
+            // life, and the disk must know.
+            Status::Normal if self.is_primary() => self.persist(effects),
+            Status::Normal => {}
             Status::Resigned => self.vote_exit(now, effects),
             Status::ViewChange => self.join(now, effects),
             Status::CatchUp => unreachable!("not a state to start in"),
@@ -310,6 +314,11 @@ impl Vsr {
 
     pub fn commit(&self) -> Op {
         self.commit
+    }
+
+    /// The journal holds everything up to and with this operation.
+    pub fn durable(&self) -> Op {
+        self.durable
     }
 
     pub fn executed(&self) -> Op {
@@ -363,6 +372,7 @@ impl Vsr {
     /// The view's log is whole here, and that is on disk: messages may say so.
     fn may_speak_for_view(&self) -> bool {
         self.status == Status::Normal
+            && self.promising.is_empty()
             && self.promised.view == self.view
             && self.promised.log_view == self.view
     }

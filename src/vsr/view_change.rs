@@ -65,7 +65,8 @@ impl Vsr {
 
     pub(super) fn on_exit_view(&mut self, header: &Header, now: Time, effects: &mut Effects) {
         if header.view > self.view {
-            return self.get_view(header.view, now, effects);
+            // Whoever is in that view has seen a quorum leave the ones before.
+            self.leave_for(header.view, now, effects);
         }
         if header.view < self.view {
             // Whoever is behind learns of this view: from its primary if it has begun, from those

@@ -1,0 +1,359 @@
+//! The replica: gateway, protocol, journal, superblock and executor, wired together once.
+//!
+//! Both worlds, the runtime and the simulator, drive this and nothing else. It makes no system call
+//! and reads no clock; see [`io`] for what it exchanges with its world.
+//!
+//! | file | what it connects |
+//! | --- | --- |
+//! | `io` | inputs and outputs |
+//! | `ingress` | the first look at a header, for the world's receive |
+//! | `clients` | foreign messages ⇄ requests and replies; which client waits where |
+//! | `storage` | protocol effects ⇄ journal writes and reads |
+//! | `superblock` | promises and checkpoints, made durable |
+//! | `executor` | committed prepares, applied on another thread |
+//! | `open` | all of it, from what a disk holds |
+//!
+//! Promises: an effect of the protocol reaches the world in the order in which it was caused; nothing
+//! is said before it is durable; a failed write stops the replica.
+
+mod clients;
+pub mod executor;
+pub mod ingress;
+pub mod io;
+pub mod open;
+mod storage;
+pub mod superblock;
+
+use std::collections::VecDeque;
+
+use clients::Clients;
+use executor::{CheckpointDone, CheckpointTask, Done, Task};
+use io::{ConnectionId, Fatal, Input, Output};
+use storage::Entries;
+use superblock::{Change, Checkpoint, Superblock};
+
+use crate::limits::BODY_SIZE_MAX;
+use crate::machine::ReplySize;
+use crate::message::{Command, Message, MessageMut, Op, Pool};
+use crate::protocol::{Effect, Effects, Event, Protocol, Time};
+pub use crate::vsr::timeout::TICK_NS;
+use crate::vsr::{Status, Vsr};
+
+/// A replica, without the world around it.
+#[derive(Debug)]
+pub struct Replica {
+    vsr: Vsr,
+    entries: Entries,
+    superblock: Superblock,
+    clients: Clients,
+    pool: Pool,
+    /// The protocol's effects of one event; empty between events.
+    effects: Effects,
+    /// Committed prepares that wait for a reply buffer, in order.
+    executions: VecDeque<(Message, bool)>,
+    reply_size: ReplySize,
+    /// A checkpoint whose files are written and which waits for its prepare to be durable here.
+    checkpoint_written: Option<Checkpoint>,
+    /// What the checkpoint under way was taken after.
+    checkpoint_of: Option<(Op, u128, u64)>,
+    idle_ticks: u32,
+    stopped: bool,
+}
+
+/// For status lines, checkers and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub status: Status,
+    pub view: u32,
+    pub head: Op,
+    pub commit: Op,
+    pub executed: Op,
+    pub checkpoint: Op,
+    pub serving: bool,
+}
+
+impl Replica {
+    /// To be called once before the first input.
+    pub fn start(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        self.superblock.change(Change::Refresh, outputs);
+        self.vsr.set_journal_free(self.entries.free());
+        let mut effects = std::mem::take(&mut self.effects);
+        self.vsr.start(now, &mut effects);
+        self.effects = effects;
+        self.drain(now, outputs);
+    }
+
+    pub fn progress(&self) -> Progress {
+        Progress {
+            status: self.vsr.status(),
+            view: self.vsr.view(),
+            head: self.vsr.head(),
+            commit: self.vsr.commit(),
+            executed: self.vsr.executed(),
+            checkpoint: self.superblock.state().checkpoint_op,
+            serving: self.vsr.is_serving(),
+        }
+    }
+
+    /// The protocol, for checkers.
+    pub fn vsr(&self) -> &Vsr {
+        &self.vsr
+    }
+
+    pub fn superblock(&self) -> &superblock::State {
+        self.superblock.state()
+    }
+
+    /// Refusals since the start, by name.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.clients.refusals()
+    }
+
+    /// Takes one input and appends what the world is to do.
+    pub fn on_input(&mut self, input: Input, now: Time, outputs: &mut Vec<Output>) {
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Tick => {
+                self.idle(outputs);
+                self.deliver(Event::Tick, now, outputs);
+            }
+            Input::Received { connection, message } => {
+                self.on_received(connection, message, now, outputs);
+            }
+            Input::Closed { connection } => self.clients.closed(connection),
+            Input::Peer { replica, connected } => {
+                if connected {
+                    self.greet(replica, outputs);
+                }
+            }
+            Input::JournalWritten { token, result } => {
+                match self.entries.on_written(token, result, outputs) {
+                    Ok(durable) => {
+                        if let Some((op, checksum)) = durable {
+                            self.deliver(Event::Durable { op, checksum }, now, outputs);
+                        }
+                    }
+                    Err(fault) => self.stop(Fatal::Journal(fault.to_string()), outputs),
+                }
+            }
+            Input::JournalRead { token, message, result } => {
+                match self.entries.on_read(token, message, result) {
+                    Ok(Some(event)) => self.deliver(event, now, outputs),
+                    Ok(None) => {}
+                    Err(fatal) => self.stop(fatal, outputs),
+                }
+            }
+            Input::SuperblockWritten { token: _, result } => {
+                self.on_superblock_written(result, now, outputs);
+            }
+            Input::Done(done) => self.on_done(done, now, outputs),
+            Input::CheckpointDone(done) => self.on_checkpoint_written(done, outputs),
+        }
+        self.persist_checkpoint(outputs);
+        self.entries.retry_reads(&self.pool, outputs);
+        self.start_executions(outputs);
+    }
+
+    fn deliver(&mut self, event: Event, now: Time, outputs: &mut Vec<Output>) {
+        self.vsr.set_journal_free(self.entries.free());
+        let mut effects = std::mem::take(&mut self.effects);
+        self.vsr.on_event(event, now, &mut effects);
+        self.effects = effects;
+        self.drain(now, outputs);
+    }
+
+    /// Carries out the protocol's effects.
+    fn drain(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { to, message } => outputs.push(Output::SendReplica { to, message }),
+                Effect::Append { message } => {
+                    if let Err(fatal) = self.entries.append(message, outputs) {
+                        self.stop(fatal, outputs);
+                    }
+                }
+                Effect::Read { op, purpose } => {
+                    self.entries.read(op, purpose, &self.pool, outputs);
+                }
+                Effect::Execute { message, checkpoint } => {
+                    self.executions.push_back((message, checkpoint));
+                }
+                Effect::Wait { client, request } => self.clients.wait(client, request),
+                Effect::Reply { client } => {
+                    let view = self.vsr.view();
+                    let sessions = self.vsr.sessions_mut();
+                    self.clients.reply(client, sessions, view, &self.pool, outputs);
+                }
+                Effect::Evict { client, reason } => {
+                    let view = self.vsr.view();
+                    self.clients.evict(client, reason, view, &self.pool, outputs);
+                }
+                Effect::Persist(promise) => {
+                    self.superblock.change(Change::Promise(promise), outputs);
+                }
+            }
+        }
+        let _ = now;
+        self.effects = effects;
+        self.start_executions(outputs);
+    }
+
+    // ── messages ────────────────────────────────────────────────────────────────────────────
+
+    fn on_received(
+        &mut self,
+        connection: ConnectionId,
+        message: MessageMut,
+        now: Time,
+        outputs: &mut Vec<Output>,
+    ) {
+        if crate::message::is_ours(message.header_bytes()) {
+            match self.clients.check_peer(connection, &message) {
+                Ok(Command::Hello) => {}
+                Ok(Command::Request) => self.deliver(Event::Request(message), now, outputs),
+                Ok(_) => self.deliver(Event::Message(message.freeze()), now, outputs),
+                Err(reason) => outputs.push(Output::Close { connection, reason }),
+            }
+            return;
+        }
+        let (view, commit) = (self.vsr.view(), self.vsr.commit());
+        let sessions = self.vsr.sessions();
+        let request = self.clients.receive(
+            connection,
+            message,
+            &clients::Standing { view, commit, sessions },
+            &self.pool,
+            outputs,
+        );
+        if let Some(request) = request {
+            self.clients.arriving(Some(connection));
+            self.deliver(Event::Request(request), now, outputs);
+            self.clients.arriving(None);
+        }
+    }
+
+    /// First words on a new connection to another replica.
+    fn greet(&mut self, replica: u8, outputs: &mut Vec<Output>) {
+        let state = self.superblock.state();
+        let view = self.vsr.view();
+        let mut header =
+            crate::message::Header::new(Command::Hello, state.cluster, state.replica, view);
+        header.commit = u64::from(state.replica_count);
+        header.session = u64::from(state.sessions_max);
+        header.timestamp = state.segment_size * u64::from(state.segment_count);
+        if let Some(mut message) = self.pool.acquire(0) {
+            message.fill(header, &[]);
+            outputs.push(Output::SendReplica { to: replica, message: message.freeze() });
+        }
+    }
+
+    // ── execution and checkpoints ───────────────────────────────────────────────────────────
+
+    /// Hands prepares to the executor, in order, as reply buffers are free.
+    fn start_executions(&mut self, outputs: &mut Vec<Output>) {
+        while let Some((prepare, _)) = self.executions.front() {
+            let header = prepare.header();
+            let size = if header.operation >= executor::OPERATION_MACHINE_MIN {
+                (self.reply_size)(header.operation, prepare.body()).min(BODY_SIZE_MAX)
+            } else {
+                executor::REGISTER_REPLY_SIZE
+            };
+            let Some(reply) = self.pool.acquire(size) else { return };
+            let Some((prepare, checkpoint)) = self.executions.pop_front() else { return };
+            if checkpoint {
+                let header = prepare.header();
+                self.checkpoint_of = Some((header.op, header.checksum, header.timestamp));
+            }
+            outputs.push(Output::Task(Task::Apply { prepare, reply, checkpoint }));
+        }
+    }
+
+    fn on_done(&mut self, done: Done, now: Time, outputs: &mut Vec<Output>) {
+        let Done { op, reply, pulse_due, snapshot } = done;
+        self.deliver(Event::Executed { op, reply, pulse_due }, now, outputs);
+        if let Some(snapshot) = snapshot {
+            // The client table is as of `op`: the executor's answers come in order.
+            let sessions = self.vsr.sessions().encode();
+            outputs.push(Output::Checkpoint(CheckpointTask { op, snapshot, sessions }));
+        }
+    }
+
+    fn on_checkpoint_written(&mut self, done: CheckpointDone, outputs: &mut Vec<Output>) {
+        let op = done.op;
+        let manifest = match done.result {
+            Ok(manifest) => manifest,
+            Err(error) => return self.stop(Fatal::Checkpoint { op, error }, outputs),
+        };
+        let (of, prepare_checksum, timestamp) =
+            self.checkpoint_of.take().expect("one checkpoint is under way");
+        assert_eq!(of, op);
+        self.checkpoint_written = Some(Checkpoint {
+            op,
+            prepare_checksum,
+            timestamp,
+            manifest_size: manifest.size,
+            manifest_checksum: manifest.checksum,
+            journal_start: 0,
+            trimmed: 0,
+        });
+    }
+
+    /// Refers to a written checkpoint once a restart could go on from it: its operation must be
+    /// durable in this journal.
+    fn persist_checkpoint(&mut self, outputs: &mut Vec<Output>) {
+        let Some(mut checkpoint) = self.checkpoint_written else { return };
+        if self.vsr.durable() < checkpoint.op {
+            return;
+        }
+        self.checkpoint_written = None;
+        let alone = self.superblock.state().replica_count == 1;
+        (checkpoint.journal_start, checkpoint.trimmed) =
+            self.entries.keep_from(checkpoint.op, alone);
+        self.superblock.change(Change::Checkpoint(checkpoint), outputs);
+    }
+
+    fn on_superblock_written(
+        &mut self,
+        result: std::io::Result<usize>,
+        now: Time,
+        outputs: &mut Vec<Output>,
+    ) {
+        match result {
+            Ok(crate::limits::SECTOR_SIZE) => {}
+            Ok(short) => {
+                let error = std::io::Error::other(format!("only {short} bytes were written"));
+                return self.stop(Fatal::Superblock(error), outputs);
+            }
+            Err(error) => return self.stop(Fatal::Superblock(error), outputs),
+        }
+        match self.superblock.on_written(outputs) {
+            None | Some(Change::Refresh) => {}
+            Some(Change::Promise(_)) => self.deliver(Event::Persisted, now, outputs),
+            Some(Change::Checkpoint(checkpoint)) => {
+                self.entries.trim(checkpoint.journal_start, checkpoint.trimmed);
+                outputs.push(Output::Task(Task::Published { op: checkpoint.op }));
+                let (op, trimmed) = (checkpoint.op, checkpoint.trimmed);
+                self.deliver(Event::Checkpointed { op, trimmed }, now, outputs);
+            }
+        }
+    }
+
+    /// An idle journal says on disk how far it is durable.
+    fn idle(&mut self, outputs: &mut Vec<Output>) {
+        self.idle_ticks = if self.entries.marker_due() { self.idle_ticks + 1 } else { 0 };
+        if self.idle_ticks >= 2
+            && let Some(buffer) = self.pool.acquire(0)
+        {
+            self.idle_ticks = 0;
+            self.entries.marker(buffer.freeze(), outputs);
+        }
+    }
+
+    fn stop(&mut self, fatal: Fatal, outputs: &mut Vec<Output>) {
+        self.stopped = true;
+        outputs.push(Output::Stop(fatal));
+    }
+}

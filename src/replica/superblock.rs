@@ -1,0 +1,342 @@
+//! The superblock: who this replica is, what it has promised, and where its state begins.
+//!
+//! Four copies of one sector in the file `superblock`, written with direct, data-synced I/O, all four
+//! for every change. A change is over when all four are durable; until then the former state is in
+//! force. Of the copies that verify, the one with the highest sequence is read. It may be one whose
+//! change was cut off by a crash: then nothing had been said on its strength, and taking it is safe.
+//! The first thing a replica does is to write all four again.
+//!
+//! ```text
+//!    0 checksum u128 · 16 magic "STMPSUPR" · 24 version u32 · 28 replica u8 · 29 replica_count u8
+//!   32 sequence u64 · 40 sessions_max u32 · 44 segment_count u32 · 48 cluster u128
+//!   64 journal_id u128 · 80 segment_size u64 · 88 view u32 · 92 log_view u32
+//!   96 log_view_op u64 · 104 commit u64 · 112 checkpoint_checksum u128 (of its prepare)
+//!  128 manifest_checksum u128 · 144 checkpoint_op u64 · 152 checkpoint_timestamp u64
+//!  160 manifest_size u64 · 168 journal_start u64 · 176 zeros to 4096
+//! ```
+
+use std::collections::VecDeque;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::io::{Output, Sector};
+use crate::limits::{REPLICAS_MAX, SECTOR_SIZE, SESSIONS_MAX, SUPERBLOCK_COPIES};
+use crate::message::checksum;
+use crate::protocol::Promise;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"STMPSUPR");
+const VERSION: u32 = 1;
+
+/// Bytes of the superblock file.
+pub const SUPERBLOCK_FILE_SIZE: usize = SUPERBLOCK_COPIES * SECTOR_SIZE;
+
+/// The part of the sector that is not zero; see the module for offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct State {
+    checksum: u128,
+    magic: u64,
+    version: u32,
+    pub replica: u8,
+    pub replica_count: u8,
+    reserved: [u8; 2],
+    pub sequence: u64,
+    pub sessions_max: u32,
+    pub segment_count: u32,
+    pub cluster: u128,
+    pub journal_id: u128,
+    pub segment_size: u64,
+    pub view: u32,
+    pub log_view: u32,
+    pub log_view_op: u64,
+    pub commit: u64,
+    /// The prepare that the checkpoint was taken after; the cluster's root for op 0.
+    pub checkpoint_checksum: u128,
+    pub manifest_checksum: u128,
+    pub checkpoint_op: u64,
+    pub checkpoint_timestamp: u64,
+    /// 0 when there is no checkpoint yet.
+    pub manifest_size: u64,
+    /// Position in the journal from which a restart reads.
+    pub journal_start: u64,
+}
+
+const _: () = assert!(size_of::<State>() == 176);
+
+/// What `format` decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: u128,
+    pub replica: u8,
+    pub replica_count: u8,
+    pub sessions_max: u32,
+    pub segment_size: u64,
+    pub segment_count: u32,
+    /// Random: tells this replica's journal from every other one.
+    pub journal_id: u128,
+}
+
+/// Why a superblock cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SuperblockError {
+    #[error("superblock has {0} bytes instead of {SUPERBLOCK_FILE_SIZE}: the file was cut or is not a superblock")]
+    Size(usize),
+    #[error("this is not a superblock (or all four copies are damaged): was the directory formatted?")]
+    NoCopy,
+    #[error("superblock format version {0}; this release reads version {VERSION}")]
+    Version(u32),
+    #[error("superblock says replica {replica} of {replica_count}, which is impossible")]
+    Replica { replica: u8, replica_count: u8 },
+}
+
+impl State {
+    /// The state of a replica that has just been formatted.
+    pub fn format(identity: &Identity) -> Self {
+        Self {
+            checksum: 0,
+            magic: MAGIC,
+            version: VERSION,
+            replica: identity.replica,
+            replica_count: identity.replica_count,
+            reserved: [0; 2],
+            sequence: 1,
+            sessions_max: identity.sessions_max,
+            segment_count: identity.segment_count,
+            cluster: identity.cluster,
+            journal_id: identity.journal_id,
+            segment_size: identity.segment_size,
+            view: 0,
+            log_view: 0,
+            log_view_op: 0,
+            commit: 0,
+            checkpoint_checksum: crate::vsr::root_checksum(identity.cluster),
+            manifest_checksum: 0,
+            checkpoint_op: 0,
+            checkpoint_timestamp: 0,
+            manifest_size: 0,
+            journal_start: 0,
+        }
+    }
+
+    pub fn promise(&self) -> Promise {
+        Promise {
+            view: self.view,
+            log_view: self.log_view,
+            log_view_op: self.log_view_op,
+            commit: self.commit,
+        }
+    }
+
+    /// The sector that says this.
+    pub fn encode(mut self) -> Box<Sector> {
+        let mut sector = Box::new(Sector([0; SECTOR_SIZE]));
+        self.checksum = 0;
+        sector.0[..size_of::<Self>()].copy_from_slice(self.as_bytes());
+        let sum = checksum(&sector.0[16..]);
+        sector.0[..16].copy_from_slice(&sum.to_le_bytes());
+        sector
+    }
+
+    /// The whole file: four copies.
+    pub fn encode_file(self) -> Vec<u8> {
+        self.encode().0.repeat(SUPERBLOCK_COPIES)
+    }
+
+    fn decode(sector: &[u8]) -> Option<Self> {
+        let sum = u128::from_le_bytes(sector[..16].try_into().expect("sixteen bytes"));
+        let (state, _) = Self::read_from_prefix(sector).ok()?;
+        (sum == checksum(&sector[16..]) && state.magic == MAGIC).then_some(state)
+    }
+
+    /// Each copy as it was read, for people: `None` for one that does not verify.
+    pub fn decode_copies(file: &[u8]) -> Vec<Option<Self>> {
+        file.chunks_exact(SECTOR_SIZE).take(SUPERBLOCK_COPIES).map(Self::decode).collect()
+    }
+
+    /// The newest state that the file holds.
+    ///
+    /// # Errors
+    /// No copy verifies, or what it says is impossible.
+    pub fn decode_file(file: &[u8]) -> Result<Self, SuperblockError> {
+        if file.len() != SUPERBLOCK_FILE_SIZE {
+            return Err(SuperblockError::Size(file.len()));
+        }
+        let newest = Self::decode_copies(file).into_iter().flatten().max_by_key(|s| s.sequence);
+        let state = newest.ok_or(SuperblockError::NoCopy)?;
+        if state.version != VERSION {
+            return Err(SuperblockError::Version(state.version));
+        }
+        let plausible = state.replica < state.replica_count
+            && usize::from(state.replica_count) <= REPLICAS_MAX
+            && (1..=SESSIONS_MAX).contains(&(state.sessions_max as usize))
+            && state.log_view <= state.view;
+        if !plausible {
+            let (replica, replica_count) = (state.replica, state.replica_count);
+            return Err(SuperblockError::Replica { replica, replica_count });
+        }
+        Ok(state)
+    }
+}
+
+/// A change of the state; told apart when it is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// All four copies again, after a start.
+    Refresh,
+    Promise(Promise),
+    Checkpoint(Checkpoint),
+}
+
+/// What a checkpoint changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub op: u64,
+    pub prepare_checksum: u128,
+    pub timestamp: u64,
+    pub manifest_size: u64,
+    pub manifest_checksum: u128,
+    pub journal_start: u64,
+    /// Log entries up to and with this one are gone once it is durable. Not stored.
+    pub trimmed: u64,
+}
+
+/// The superblock of a running replica: one change at a time is on its way to the disk.
+#[derive(Debug)]
+pub struct Superblock {
+    state: State,
+    /// Changes in order; the first one is being written.
+    queue: VecDeque<Change>,
+    writes_left: usize,
+}
+
+impl Superblock {
+    pub fn new(state: State) -> Self {
+        Self { state, queue: VecDeque::new(), writes_left: 0 }
+    }
+
+    /// What is durable, or being made so.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Queues a change.
+    pub fn change(&mut self, change: Change, outputs: &mut Vec<Output>) {
+        self.queue.push_back(change);
+        if self.queue.len() == 1 {
+            self.write(outputs);
+        }
+    }
+
+    /// One copy is durable. Gives the change that is over, if this was the last copy.
+    pub fn on_written(&mut self, outputs: &mut Vec<Output>) -> Option<Change> {
+        self.writes_left = self.writes_left.checked_sub(1).expect("a copy was being written");
+        if self.writes_left > 0 {
+            return None;
+        }
+        let done = self.queue.pop_front();
+        if !self.queue.is_empty() {
+            self.write(outputs);
+        }
+        done
+    }
+
+    fn write(&mut self, outputs: &mut Vec<Output>) {
+        let Some(change) = self.queue.front() else { return };
+        let state = &mut self.state;
+        state.sequence += 1;
+        match change {
+            Change::Refresh => {}
+            Change::Promise(promise) => {
+                assert!(promise.view >= state.view && promise.log_view >= state.log_view);
+                state.view = promise.view;
+                state.log_view = promise.log_view;
+                state.log_view_op = promise.log_view_op;
+                state.commit = state.commit.max(promise.commit);
+            }
+            Change::Checkpoint(checkpoint) => {
+                assert!(checkpoint.op > state.checkpoint_op);
+                state.checkpoint_op = checkpoint.op;
+                state.checkpoint_checksum = checkpoint.prepare_checksum;
+                state.checkpoint_timestamp = checkpoint.timestamp;
+                state.manifest_size = checkpoint.manifest_size;
+                state.manifest_checksum = checkpoint.manifest_checksum;
+                state.journal_start = checkpoint.journal_start;
+                state.commit = state.commit.max(checkpoint.op);
+            }
+        }
+        self.writes_left = SUPERBLOCK_COPIES;
+        for copy in 0..SUPERBLOCK_COPIES as u64 {
+            outputs.push(Output::SuperblockWrite {
+                token: state.sequence * SUPERBLOCK_COPIES as u64 + copy,
+                offset: copy * SECTOR_SIZE as u64,
+                sector: state.encode(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State::format(&Identity {
+            cluster: 7,
+            replica: 1,
+            replica_count: 3,
+            sessions_max: 64,
+            segment_size: 1 << 26,
+            segment_count: 16,
+            journal_id: 99,
+        })
+    }
+
+    #[test]
+    fn any_one_good_copy_is_enough() {
+        let good = state().encode_file();
+        for survivor in 0..SUPERBLOCK_COPIES {
+            let mut file = good.clone();
+            for copy in (0..SUPERBLOCK_COPIES).filter(|copy| *copy != survivor) {
+                file[copy * SECTOR_SIZE + 40] ^= 1;
+            }
+            assert_eq!(State::decode_file(&file).unwrap().cluster, 7);
+        }
+        assert_eq!(State::decode_file(&[0; SUPERBLOCK_FILE_SIZE]), Err(SuperblockError::NoCopy));
+        assert_eq!(State::decode_file(&good[1..]), Err(SuperblockError::Size(16383)));
+    }
+
+    #[test]
+    fn every_bit_flip_of_a_copy_is_noticed() {
+        let sector = state().encode();
+        for bit in 0..SECTOR_SIZE * 8 {
+            let mut bytes = sector.0;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(State::decode(&bytes), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_newest_copy_is_read_after_a_write_that_was_cut_off() {
+        let mut file = state().encode_file();
+        let mut newer = state();
+        newer.sequence += 1;
+        newer.view = 5;
+        file[2 * SECTOR_SIZE..3 * SECTOR_SIZE].copy_from_slice(&newer.encode().0);
+        assert_eq!(State::decode_file(&file).unwrap().view, 5);
+    }
+
+    #[test]
+    fn changes_are_written_one_after_the_other() {
+        let mut superblock = Superblock::new(state());
+        let mut outputs = Vec::new();
+        let promise = Promise { view: 1, log_view: 0, log_view_op: 0, commit: 0 };
+        superblock.change(Change::Promise(promise), &mut outputs);
+        superblock.change(Change::Refresh, &mut outputs);
+        assert_eq!(outputs.len(), SUPERBLOCK_COPIES);
+        for _ in 0..3 {
+            assert_eq!(superblock.on_written(&mut outputs), None);
+        }
+        assert_eq!(superblock.on_written(&mut outputs), Some(Change::Promise(promise)));
+        assert_eq!(outputs.len(), 2 * SUPERBLOCK_COPIES);
+    }
+}

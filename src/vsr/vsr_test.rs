@@ -1,0 +1,524 @@
+//! A cluster of protocol cores in memory: no journal, no gateway, only the rules.
+//!
+//! Disks keep appended prepares in order and promises; a crash loses what was not yet durable. The
+//! network loses, delays and reorders. Checked: no two replicas execute different prepares at one
+//! operation; what a client was told is in every later log; after the faults all agree.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::sessions::Sessions;
+use super::*;
+use crate::message::PoolConfig;
+
+const CLUSTER: u128 = 77;
+const REGISTER: u8 = 2;
+const PULSE: u8 = 128;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+#[derive(Default)]
+struct Disk {
+    promise: Promise,
+    /// Frames in the order written: op, and the whole prepare.
+    frames: Vec<Message>,
+    /// How many are durable, and how many promises wait.
+    durable: usize,
+    promises: VecDeque<Promise>,
+    started: bool,
+}
+
+struct Node {
+    vsr: Option<Vsr>,
+    disk: Disk,
+    executing: VecDeque<Message>,
+    pool: Pool,
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    network: Vec<(u64, usize, Message)>,
+    now: u64,
+    random: Random,
+    lossy: bool,
+    cut: BTreeMap<(usize, usize), bool>,
+    /// Checksum of what was executed first at each op.
+    history: BTreeMap<Op, u128>,
+    /// What clients were told: request number of each client, and its op.
+    told: BTreeMap<(u128, u32), Op>,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    id: u128,
+    session: u64,
+    request: u32,
+    context: u128,
+    last_sent: u64,
+    done: u32,
+}
+
+fn recovered(disk: &Disk) -> Recovered {
+    let mut entries: Vec<Header> = Vec::new();
+    for frame in &disk.frames[..disk.durable] {
+        let header = *frame.header();
+        entries.retain(|e| e.op < header.op);
+        entries.push(header);
+    }
+    let promise = disk.promise;
+    if let Some(at) = entries
+        .iter()
+        .position(|e| e.op > promise.log_view_op && e.view < promise.log_view)
+    {
+        entries.truncate(at);
+    }
+    let mut log = Log::new(0, root_checksum(CLUSTER), 0);
+    let mut commit = promise.commit;
+    for header in &entries {
+        assert!(log.continues_with(header), "a disk holds a chain");
+        commit = commit.max(header.commit);
+        log.push(Entry::of(header));
+    }
+    Recovered {
+        promise,
+        log,
+        checkpoint_op: 0,
+        sessions: Sessions::new(16),
+        pulse_due: u64::MAX,
+        commit,
+        first_start: !disk.started,
+    }
+}
+
+impl Cluster {
+    fn new(replicas: u8, seed: u64) -> Self {
+        let pool = PoolConfig {
+            small: 65_536,
+            medium: 0,
+            large: 0,
+            huge_pages: false,
+        };
+        let nodes = (0..replicas).map(|_| Node {
+            vsr: None,
+            disk: Disk::default(),
+            executing: VecDeque::new(),
+            pool: Pool::new(&pool).unwrap(),
+        });
+        let mut cluster = Self {
+            nodes: nodes.collect(),
+            network: Vec::new(),
+            now: 1_000_000_000,
+            random: Random(seed),
+            lossy: false,
+            cut: BTreeMap::new(),
+            history: BTreeMap::new(),
+            told: BTreeMap::new(),
+            clients: (1..=4)
+                .map(|id| Client {
+                    id,
+                    session: 0,
+                    request: 0,
+                    context: 0,
+                    last_sent: 0,
+                    done: 0,
+                })
+                .collect(),
+        };
+        for node in 0..cluster.nodes.len() {
+            cluster.start(node);
+        }
+        cluster
+    }
+
+    fn time(&self) -> Time {
+        Time {
+            monotonic: self.now,
+            wall: self.now,
+        }
+    }
+
+    fn start(&mut self, index: usize) {
+        let count = u8::try_from(self.nodes.len()).unwrap();
+        let config = Config {
+            cluster: CLUSTER,
+            replica: u8::try_from(index).unwrap(),
+            replica_count: count,
+            checkpoint_bytes: u64::MAX,
+            operation_register: REGISTER,
+            operation_pulse: PULSE,
+            pulse_events: 0,
+        };
+        let node = &mut self.nodes[index];
+        let mut vsr = Vsr::new(config, node.pool.clone(), recovered(&node.disk));
+        vsr.set_journal_free(u64::MAX);
+        let mut effects = Vec::new();
+        vsr.start(
+            Time {
+                monotonic: self.now,
+                wall: self.now,
+            },
+            &mut effects,
+        );
+        node.vsr = Some(vsr);
+        self.apply(index, effects);
+    }
+
+    fn crash(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.vsr = None;
+        node.executing.clear();
+        node.disk.frames.truncate(node.disk.durable);
+        node.disk.promises.clear();
+    }
+
+    fn event(&mut self, index: usize, event: Event) {
+        let time = self.time();
+        let Some(vsr) = &mut self.nodes[index].vsr else {
+            return;
+        };
+        vsr.set_journal_free(u64::MAX);
+        let mut effects = Vec::new();
+        vsr.on_event(event, time, &mut effects);
+        self.apply(index, effects);
+    }
+
+    fn apply(&mut self, index: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => self.transmit(index, usize::from(to), message),
+                Effect::Append { message } => self.nodes[index].disk.frames.push(message),
+                Effect::Read { op, purpose } => {
+                    let disk = &self.nodes[index].disk;
+                    let frame = disk.frames[..disk.durable].iter().rev();
+                    let message = frame.into_iter().find(|f| f.header().op == op).cloned();
+                    self.event(
+                        index,
+                        Event::Read {
+                            op,
+                            purpose,
+                            message,
+                        },
+                    );
+                }
+                Effect::Execute { message, .. } => {
+                    let header = message.header();
+                    let first = *self.history.entry(header.op).or_insert(header.checksum);
+                    assert_eq!(first, header.checksum, "replica {index} op {}", header.op);
+                    self.nodes[index].executing.push_back(message);
+                }
+                Effect::Reply { client } => self.reply(index, client),
+                Effect::Persist(promise) => self.nodes[index].disk.promises.push_back(promise),
+                Effect::Wait { .. } => {}
+                Effect::Evict { client, .. } => panic!("client {client} evicted"),
+            }
+        }
+    }
+
+    fn transmit(&mut self, from: usize, to: usize, message: Message) {
+        let cut = self.cut.get(&(from, to)).copied().unwrap_or(false);
+        if cut || (self.lossy && self.random.one_in(10)) {
+            return;
+        }
+        let copies = 1 + u64::from(self.lossy && self.random.one_in(10));
+        for _ in 0..copies {
+            let spread = if self.lossy { 30_000_000 } else { 100_000 };
+            let at = self.now + 50_000 + self.random.below(spread);
+            // Another process has its own memory.
+            let header = *message.header();
+            let mut copy = self.nodes[to].pool.acquire(message.body().len()).unwrap();
+            copy.body_mut_of_size(message.body().len())
+                .copy_from_slice(message.body());
+            *copy.header_mut() = header;
+            self.network.push((at, to, copy.freeze()));
+        }
+    }
+
+    fn reply(&mut self, index: usize, client: u128) {
+        let Some(vsr) = &self.nodes[index].vsr else {
+            return;
+        };
+        let Some(session) = vsr.sessions().get(client) else {
+            return;
+        };
+        let state = &mut self.clients[usize::try_from(client).unwrap() - 1];
+        let is_register = state.session == 0;
+        if session.request != state.request || (!is_register && session.session != state.session) {
+            return;
+        }
+        let told = *self
+            .told
+            .entry((client, session.request))
+            .or_insert(session.op);
+        assert_eq!(
+            told, session.op,
+            "client {client} request {} ran twice",
+            session.request
+        );
+        if is_register {
+            state.session = session.session;
+        }
+        state.context = session.context;
+        state.request += 1;
+        state.done += 1;
+        state.last_sent = 0;
+    }
+
+    fn client_steps(&mut self) {
+        for index in 0..self.clients.len() {
+            let Client {
+                id,
+                session,
+                request,
+                context,
+                last_sent,
+                ..
+            } = self.clients[index];
+            if last_sent != 0 && self.now < last_sent + 150_000_000 {
+                continue;
+            }
+            self.clients[index].last_sent = self.now;
+            for to in 0..self.nodes.len() {
+                if self.nodes[to].vsr.is_none() {
+                    continue;
+                }
+                let mut header = Header::new(Command::Request, CLUSTER, 0, 0);
+                header.client = id;
+                header.request = request;
+                header.session = session;
+                header.context = context;
+                header.request_checksum = id << 32 | u128::from(request);
+                header.operation = if session == 0 { REGISTER } else { 200 };
+                header.events = 3;
+                let Some(mut message) = self.nodes[to].pool.acquire(0) else {
+                    continue;
+                };
+                message.fill(header, &[]);
+                self.event(to, Event::Request(message));
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += 1_000_000;
+        self.client_steps();
+        let mut due: Vec<_> = self
+            .network
+            .extract_if(.., |(at, ..)| *at <= self.now)
+            .collect();
+        due.sort_by_key(|(at, ..)| *at);
+        for (_, to, message) in due {
+            if self.nodes[to].vsr.is_some() {
+                self.event(to, Event::Message(message));
+            }
+        }
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].vsr.is_none() {
+                continue;
+            }
+            let slow = self.lossy && self.random.one_in(3);
+            let disk = &mut self.nodes[index].disk;
+            if !slow && disk.durable < disk.frames.len() {
+                disk.durable += 1;
+                let header = disk.frames[disk.durable - 1].header();
+                let (op, checksum) = (header.op, header.checksum);
+                self.event(index, Event::Durable { op, checksum });
+            }
+            if let Some(promise) = self.nodes[index].disk.promises.pop_front() {
+                self.nodes[index].disk.promise = promise;
+                self.nodes[index].disk.started = true;
+                self.event(index, Event::Persisted);
+            }
+            if let Some(prepare) = self.nodes[index].executing.pop_front() {
+                let reply = self.nodes[index].pool.acquire(0).unwrap();
+                let op = prepare.header().op;
+                self.event(
+                    index,
+                    Event::Executed {
+                        op,
+                        reply,
+                        pulse_due: u64::MAX,
+                    },
+                );
+            }
+            if self.now.is_multiple_of(10_000_000) {
+                self.event(index, Event::Tick);
+            }
+        }
+    }
+
+    fn run(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds {
+            self.step();
+        }
+    }
+
+    fn done(&self) -> u32 {
+        self.clients.iter().map(|c| c.done).sum()
+    }
+
+    /// Ends all faults and checks that everybody agrees soon.
+    fn heal_and_check(&mut self) {
+        self.lossy = false;
+        self.cut.clear();
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].vsr.is_none() {
+                self.start(index);
+            }
+        }
+        let before = self.done();
+        self.run(5_000);
+        assert!(
+            self.done() > before + 20,
+            "no progress after the faults: {}",
+            self.states()
+        );
+        let told = self.told.values().max().copied().unwrap_or(0);
+        for node in &self.nodes {
+            let vsr = node.vsr.as_ref().unwrap();
+            assert_eq!(vsr.status(), Status::Normal, "{}", self.states());
+            assert!(vsr.head() >= told, "{}", self.states());
+            for (op, checksum) in self.history.range(..=vsr.executed()) {
+                assert_eq!(vsr.log().checksum(*op), Some(*checksum));
+            }
+        }
+    }
+
+    fn states(&self) -> String {
+        let state = |node: &Node| match &node.vsr {
+            Some(v) => format!(
+                "{:?} view {} log_view {} head {} durable {} commit {} executed {} target {:?} verified {}; ",
+                v.status,
+                v.view,
+                v.log_view,
+                v.head(),
+                v.durable,
+                v.commit,
+                v.executed,
+                v.target,
+                v.verified
+            ),
+            None => "down; ".to_owned(),
+        };
+        self.nodes.iter().map(state).collect()
+    }
+}
+
+#[test]
+fn normal_operation_commits_and_replies_for_every_cluster_size() {
+    for replicas in 1..=6 {
+        let mut cluster = Cluster::new(replicas, 1);
+        cluster.run(2_000);
+        assert!(
+            cluster.done() > 100,
+            "{replicas} replicas: {}",
+            cluster.states()
+        );
+        cluster.heal_and_check();
+    }
+}
+
+#[test]
+fn a_dead_primary_is_replaced_and_comes_back_as_a_backup() {
+    let mut cluster = Cluster::new(3, 2);
+    cluster.run(500);
+    cluster.crash(0);
+    let before = cluster.done();
+    cluster.run(2_000);
+    assert!(cluster.done() > before, "{}", cluster.states());
+    cluster.heal_and_check();
+}
+
+#[test]
+fn a_restarted_primary_leaves_its_view_to_another() {
+    let mut cluster = Cluster::new(3, 3);
+    cluster.run(500);
+    let view = cluster.nodes[0].vsr.as_ref().unwrap().view();
+    cluster.crash(0);
+    cluster.start(0);
+    cluster.run(300);
+    assert!(
+        cluster.nodes[0].vsr.as_ref().unwrap().view() > view,
+        "{}",
+        cluster.states()
+    );
+    cluster.heal_and_check();
+}
+
+#[test]
+fn all_replicas_at_once_come_back_from_disk() {
+    let mut cluster = Cluster::new(3, 4);
+    for _ in 0..5 {
+        cluster.run(700);
+        for index in 0..3 {
+            cluster.crash(index);
+        }
+        for index in 0..3 {
+            cluster.start(index);
+        }
+    }
+    cluster.heal_and_check();
+}
+
+#[test]
+fn a_deaf_backup_deposes_nobody() {
+    let mut cluster = Cluster::new(3, 5);
+    cluster.run(200);
+    cluster.cut.insert((0, 2), true);
+    cluster.run(3_000);
+    assert_eq!(
+        cluster.nodes[0].vsr.as_ref().unwrap().view(),
+        0,
+        "{}",
+        cluster.states()
+    );
+    cluster.heal_and_check();
+}
+
+#[test]
+fn random_faults_lose_nothing() {
+    for seed in 0..60 {
+        let replicas = [2, 3, 3, 3, 4, 5, 6][usize::try_from(seed % 7).unwrap()];
+        let mut cluster = Cluster::new(replicas, 1000 + seed);
+        cluster.lossy = true;
+        for _ in 0..25 {
+            let milliseconds = 20 + cluster.random.below(400);
+            cluster.run(milliseconds);
+            let index = usize::try_from(cluster.random.below(replicas.into())).unwrap();
+            match cluster.random.below(6) {
+                0 | 1 if cluster.nodes[index].vsr.is_some() => cluster.crash(index),
+                0..=2 if cluster.nodes[index].vsr.is_none() => cluster.start(index),
+                3 => {
+                    for other in 0..usize::from(replicas) {
+                        cluster.cut.insert((index, other), true);
+                    }
+                }
+                4 => {
+                    for other in 0..usize::from(replicas) {
+                        cluster.cut.insert((other, index), true);
+                    }
+                }
+                5 => cluster.cut.clear(),
+                _ => {}
+            }
+        }
+        println!("seed {seed} replicas {replicas} done {}", cluster.done());
+        cluster.heal_and_check();
+    }
+}
