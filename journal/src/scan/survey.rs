@@ -1,0 +1,136 @@
+//! Looking ahead: which valid headers lie behind a bad frame, and what they prove.
+//!
+//! The survey looks at every sector, because it has no chain to follow; two comparisons per sector
+//! keep it at the speed of the device. It judges nothing, and reads payloads never: a header that
+//! is valid for its address states a true durable point even if its own payload is torn.
+
+use super::reader::Reader;
+use crate::config::Config;
+use crate::device::ReadAt;
+use crate::frame::{Damage, Durable, FORMAT_VERSION, Header, SECTOR};
+use crate::recovery::OpenError;
+use crate::segment::Geometry;
+
+/// Every valid header found so far, by position.
+#[derive(Debug)]
+pub(super) struct Survey {
+    frames: Vec<Header>,
+    /// First address not looked at.
+    next: u64,
+    /// The furthest durable point that any of them states.
+    pub(super) proven: Durable,
+    /// The furthest trim point that any of them states.
+    pub(super) oldest: u64,
+}
+
+impl Default for Survey {
+    fn default() -> Self {
+        let proven = Durable {
+            position: 0,
+            sequence: 1,
+            entries: 0,
+        };
+        Self {
+            frames: Vec::new(),
+            next: 0,
+            proven,
+            oldest: 0,
+        }
+    }
+}
+
+impl Survey {
+    /// Looks at `range`, as far as that has not been done.
+    pub(super) fn extend<D: ReadAt>(
+        &mut self,
+        range: (u64, u64),
+        config: &Config,
+        reader: &mut Reader<'_, D>,
+    ) -> Result<(), OpenError> {
+        let (from, to) = range;
+        self.next = self.next.max(from);
+        while self.next < to {
+            let position = self.next;
+            let bytes = reader.bytes(position, SECTOR)?;
+            self.next += SECTOR as u64;
+            if !Header::resembles(bytes, position) {
+                continue;
+            }
+            match Header::decode(bytes, config, position) {
+                Ok(header) => self.add(header),
+                Err(Damage::Version(found)) => {
+                    return Err(OpenError::Version {
+                        found,
+                        known: FORMAT_VERSION,
+                    });
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The first frame at or after `position` that counts at least `sequence_min`.
+    pub(super) fn first_frame(&self, position: u64, sequence_min: u64) -> Option<&Header> {
+        self.frames_from(position)
+            .iter()
+            .find(|frame| frame.sequence >= sequence_min)
+    }
+
+    /// All frames at or after `position`.
+    pub(super) fn frames_from(&self, position: u64) -> &[Header] {
+        let index = self
+            .frames
+            .partition_point(|frame| frame.position < position);
+        &self.frames[index..]
+    }
+
+    pub(super) fn last_frame(&self) -> Option<Header> {
+        self.frames.last().copied()
+    }
+
+    fn add(&mut self, header: Header) {
+        if header.durable.position > self.proven.position {
+            self.proven = header.durable;
+        }
+        self.oldest = self.oldest.max(header.oldest);
+        self.frames.push(header);
+    }
+}
+
+/// The first frame of the newest segment, found by looking at the first sector of every file.
+pub(super) fn newest_segment<D: ReadAt>(
+    config: &Config,
+    geometry: &Geometry,
+    reader: &mut Reader<'_, D>,
+) -> Result<Option<Header>, OpenError> {
+    let mut newest: Option<Header> = None;
+    let mut foreign = None;
+    for file in 0..geometry.count() {
+        let address = geometry.start(file);
+        match reader.look(address, |bytes| Header::decode_anywhere(bytes, config))? {
+            // On whichever lap: it begins a segment of this file.
+            Ok(header) if geometry.place(header.position) == geometry.place(address) => {
+                if newest.is_none_or(|newest| newest.position < header.position) {
+                    newest = Some(header);
+                }
+            }
+            Err(Damage::Foreign(found)) => foreign = Some(found),
+            Err(Damage::Version(found)) => {
+                return Err(OpenError::Version {
+                    found,
+                    known: FORMAT_VERSION,
+                });
+            }
+            Err(Damage::Geometry) => return Err(OpenError::Geometry),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    match (newest, foreign) {
+        (None, Some(found)) => Err(OpenError::Foreign {
+            found,
+            expected: config.id,
+        }),
+        _ => Ok(newest),
+    }
+}
