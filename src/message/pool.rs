@@ -327,6 +327,26 @@ impl Message {
         u16::try_from(self.arena().registered.load(Ordering::Relaxed)).ok()
     }
 
+    /// Header and the first `body_size` bytes of the body, to be written, if this is the only handle.
+    pub fn unique_parts_mut(
+        &mut self,
+        body_size: usize,
+    ) -> Option<(&mut [u8; HEADER_SIZE], &mut [u8])> {
+        assert!(body_size <= self.body_capacity());
+        if self.slot().references.load(Ordering::Acquire) != 1 {
+            return None;
+        }
+        let start = self.slot().data.as_ptr();
+        // SAFETY: two disjoint stretches inside the slot; `&mut self` is the only handle, so nobody
+        // can make another one meanwhile.
+        unsafe {
+            Some((
+                &mut *start.add(HEADROOM_SIZE).cast(),
+                std::slice::from_raw_parts_mut(start.add(HEADROOM_SIZE + HEADER_SIZE), body_size),
+            ))
+        }
+    }
+
     /// The writable handle, if this is the only one.
     ///
     /// # Errors
@@ -372,6 +392,23 @@ impl fmt::Debug for Message {
             header.replica,
             header.size
         )
+    }
+}
+
+// SAFETY: `as_mut_ptr` is sector-aligned (slots are whole sectors in a page-aligned map) and valid
+// for `capacity` bytes while the handle lives; header and body do not change while it is shared; the
+// headroom and the padding are written by nobody but the journal.
+unsafe impl stampede_journal::FrameBuffer for Message {
+    fn as_mut_ptr(&self) -> *mut u8 {
+        self.slot().data.as_ptr()
+    }
+
+    fn capacity(&self) -> usize {
+        self.arena().slot_size
+    }
+
+    fn registered(&self) -> Option<u16> {
+        self.registered()
     }
 }
 

@@ -33,11 +33,13 @@ use storage::Entries;
 use superblock::{Change, Checkpoint, Superblock};
 
 use crate::limits::BODY_SIZE_MAX;
-use crate::machine::ReplySize;
 use crate::message::{Command, Message, MessageMut, Op, Pool};
 use crate::protocol::{Effect, Effects, Event, Protocol, Time};
 pub use crate::vsr::timeout::TICK_NS;
 use crate::vsr::{Status, Vsr};
+
+/// A bound on the size of an operation's reply, from its code and its body.
+pub type ReplySize = fn(operation: u8, body: &[u8]) -> usize;
 
 /// A replica, without the world around it.
 #[derive(Debug)]
@@ -211,7 +213,7 @@ impl Replica {
         outputs: &mut Vec<Output>,
     ) {
         if crate::message::is_ours(message.header_bytes()) {
-            match self.clients.check_peer(connection, &message) {
+            match self.clients.check_peer(&message) {
                 Ok(Command::Hello) => {}
                 Ok(Command::Request) => self.deliver(Event::Request(message), now, outputs),
                 Ok(_) => self.deliver(Event::Message(message.freeze()), now, outputs),
@@ -219,15 +221,14 @@ impl Replica {
             }
             return;
         }
-        let (view, commit) = (self.vsr.view(), self.vsr.commit());
-        let sessions = self.vsr.sessions();
-        let request = self.clients.receive(
-            connection,
-            message,
-            &clients::Standing { view, commit, sessions },
-            &self.pool,
-            outputs,
-        );
+        let standing = clients::Standing {
+            view: self.vsr.view(),
+            commit: self.vsr.commit(),
+            sessions: self.vsr.sessions(),
+            serving: self.vsr.is_serving(),
+        };
+        let request =
+            self.clients.receive(connection, message, &standing, &self.pool, outputs);
         if let Some(request) = request {
             self.clients.arriving(Some(connection));
             self.deliver(Event::Request(request), now, outputs);

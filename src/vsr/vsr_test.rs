@@ -332,9 +332,17 @@ impl Cluster {
             if self.nodes[index].vsr.is_none() {
                 continue;
             }
-            let slow = self.lossy && self.random.one_in(3);
-            let disk = &mut self.nodes[index].disk;
-            if !slow && disk.durable < disk.frames.len() {
+            // Batches of writes become durable together; a slow disk makes them wait.
+            let batch = if self.lossy && self.random.one_in(3) {
+                0
+            } else {
+                8
+            };
+            for _ in 0..batch {
+                let disk = &mut self.nodes[index].disk;
+                if disk.durable == disk.frames.len() {
+                    break;
+                }
                 disk.durable += 1;
                 let header = disk.frames[disk.durable - 1].header();
                 let (op, checksum) = (header.op, header.checksum);

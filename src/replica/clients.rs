@@ -1,0 +1,251 @@
+//! Connections: what a foreign message becomes, and which client waits where for its reply.
+//!
+//! A reply goes to the connection on which the client's request last arrived, on whichever replica
+//! that is: the primary's, or a backup's that passed the request on. A connection that sends
+//! something no client or replica of this cluster can mean is closed, with a counted reason.
+
+use std::collections::BTreeMap;
+
+use super::io::{ConnectionId, Output};
+use super::ingress::refusal_name;
+use crate::gateway::tigerbeetle::{
+    Answer, Counters, EvictionReason, Incoming, Operation, Reason, Release, Terms, adopt, parse,
+    ping, render,
+};
+use crate::limits::{CONNECTIONS_MAX, HEADER_SIZE};
+use crate::message::{Command, Message, MessageMut, Op, Pool, Refusal, View};
+use crate::protocol::Eviction;
+use crate::vsr::sessions::{Session, Sessions};
+
+/// Where the replica stands, as far as clients are told.
+pub(super) struct Standing<'a> {
+    pub view: View,
+    pub commit: Op,
+    pub sessions: &'a Sessions,
+    /// Only a serving primary ends sessions.
+    pub serving: bool,
+}
+
+/// A client's request that is on its way.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    connection: ConnectionId,
+    request: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Clients {
+    terms: Terms,
+    replica_count: u8,
+    /// At most one entry for each connection and client; those of closed connections are removed.
+    waiting: BTreeMap<u128, Waiting>,
+    /// The connection of the request that the protocol is looking at.
+    arriving: Option<ConnectionId>,
+    counters: Counters,
+    peer_refusals: BTreeMap<&'static str, u64>,
+}
+
+impl Clients {
+    pub(super) fn new(cluster: u128, replica: u8, replica_count: u8) -> Self {
+        Self {
+            terms: Terms::new(cluster, replica),
+            replica_count,
+            waiting: BTreeMap::new(),
+            arriving: None,
+            counters: Counters::default(),
+            peer_refusals: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counted = self.counters.iter().map(|(reason, count)| (reason.name(), count));
+        let peers = self.peer_refusals.iter().map(|(name, count)| (*name, *count));
+        counted.chain(peers).filter(|(_, count)| *count > 0)
+    }
+
+    /// A message of ours: its command, or why the connection is closed.
+    pub(super) fn check_peer(&mut self, message: &Message) -> Result<Command, &'static str> {
+        let checked = self.check_peer_header(message);
+        checked.map_err(|refusal| {
+            let name = refusal_name(refusal);
+            *self.peer_refusals.entry(name).or_insert(0) += 1;
+            name
+        })
+    }
+
+    fn check_peer_header(&self, message: &Message) -> Result<Command, Refusal> {
+        let header = message.header();
+        let command = header.command().ok_or(Refusal::Command(header.command))?;
+        header.verify_body(message.body())?;
+        if header.cluster != self.terms.cluster {
+            return Err(Refusal::Cluster(header.cluster));
+        }
+        if header.replica >= self.replica_count {
+            return Err(Refusal::Replica(header.replica));
+        }
+        Ok(command)
+    }
+
+    /// A foreign message: answers it, or gives the request it holds in our form.
+    pub(super) fn receive(
+        &mut self,
+        connection: ConnectionId,
+        message: MessageMut,
+        standing: &Standing<'_>,
+        pool: &Pool,
+        outputs: &mut Vec<Output>,
+    ) -> Option<MessageMut> {
+        match parse(&message, &self.terms, standing.view) {
+            Incoming::Request(request) => {
+                let (cluster, replica) = (self.terms.cluster, self.terms.replica);
+                return Some(adopt(message, &request, cluster, replica, request.view));
+            }
+            Incoming::Ping(view) => {
+                let is_known = standing.sessions.get(view.client).is_some();
+                match ping(&view, is_known, standing.commit, &self.terms) {
+                    Answer::Pong { timestamp } => {
+                        if let Some(mut pong) = pool.acquire(0) {
+                            let bytes = pong.header_bytes_mut();
+                            render::pong(bytes, timestamp, &self.terms, standing.view);
+                            send(connection, pong, outputs);
+                        }
+                    }
+                    Answer::Evict(reason) => {
+                        self.send_eviction(connection, view.client, reason, standing.view, pool, outputs);
+                    }
+                }
+            }
+            Incoming::Evict { client, reason } => {
+                // A backup may be behind: it leaves the verdict to the primary.
+                if standing.serving {
+                    self.send_eviction(connection, client, reason, standing.view, pool, outputs);
+                }
+            }
+            Incoming::Ignore(reason) => self.counters.add(reason),
+            Incoming::Close(reason) => {
+                self.counters.add(reason);
+                outputs.push(Output::Close { connection, reason: reason.name() });
+            }
+        }
+        None
+    }
+
+    /// Until the next call, requests belong to this connection.
+    pub(super) fn arriving(&mut self, connection: Option<ConnectionId>) {
+        self.arriving = connection;
+    }
+
+    /// The request is accepted: its client waits on the connection it came on.
+    pub(super) fn wait(&mut self, client: u128, request: u32) {
+        let Some(connection) = self.arriving else { return };
+        // Bounded even when one connection speaks for ever new clients.
+        if self.waiting.len() < 2 * CONNECTIONS_MAX || self.waiting.contains_key(&client) {
+            self.waiting.insert(client, Waiting { connection, request });
+        }
+    }
+
+    pub(super) fn closed(&mut self, connection: ConnectionId) {
+        self.waiting.retain(|_, waiting| waiting.connection != connection);
+    }
+
+    /// Sends the client's latest reply, if that is what it waits for here.
+    pub(super) fn reply(
+        &mut self,
+        client: u128,
+        sessions: &mut Sessions,
+        view: View,
+        pool: &Pool,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some(session) = sessions.get_mut(client) else { return };
+        let Some(Waiting { connection, request }) = self.waiting.get(&client).copied() else {
+            return;
+        };
+        if request != session.request {
+            return;
+        }
+        // Without a buffer nothing is sent; the client asks again.
+        if render_reply(client, session, view, &self.terms, pool) {
+            self.waiting.remove(&client);
+            let size = HEADER_SIZE + session.reply_size;
+            outputs.push(Output::SendClient { connection, message: session.reply.clone(), size });
+        }
+    }
+
+    /// Ends a client's session, if the client is here.
+    pub(super) fn evict(
+        &mut self,
+        client: u128,
+        reason: Eviction,
+        view: View,
+        pool: &Pool,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some(connection) = self.arriving else { return };
+        let reason = match reason {
+            Eviction::NoSession => EvictionReason::NoSession,
+            Eviction::SessionTooLow => EvictionReason::SessionTooLow,
+            Eviction::ReleaseMismatch => EvictionReason::SessionReleaseMismatch,
+        };
+        self.send_eviction(connection, client, reason, view, pool, outputs);
+    }
+
+    fn send_eviction(
+        &mut self,
+        connection: ConnectionId,
+        client: u128,
+        reason: EvictionReason,
+        view: View,
+        pool: &Pool,
+        outputs: &mut Vec<Output>,
+    ) {
+        self.counters.add(Reason::Evicted(reason));
+        if let Some(mut message) = pool.acquire(0) {
+            render::eviction(message.header_bytes_mut(), client, reason, &self.terms, view);
+            send(connection, message, outputs);
+        }
+    }
+}
+
+fn send(connection: ConnectionId, message: MessageMut, outputs: &mut Vec<Output>) {
+    let message = message.freeze();
+    outputs.push(Output::SendClient { connection, message, size: HEADER_SIZE });
+}
+
+/// Puts the foreign header for `view` in front of the stored reply. In place when nobody else holds
+/// the buffer; a reply that is still being sent with an older view's header is copied.
+fn render_reply(
+    client: u128,
+    session: &mut Session,
+    view: View,
+    terms: &Terms,
+    pool: &Pool,
+) -> bool {
+    if session.rendered == Some(view) {
+        return true;
+    }
+    let operation = Operation::try_from(session.operation)
+        .expect("only operations that the gateway knows are prepared");
+    let fields = render::ReplyFields {
+        request_checksum: session.request_checksum,
+        context: session.context,
+        client,
+        release: Release(session.release),
+        op: session.op,
+        timestamp: session.timestamp,
+        request: session.request,
+        operation,
+    };
+    if session.reply.unique_parts_mut(0).is_none() {
+        let Some(mut copy) = pool.acquire(session.reply_size) else { return false };
+        let body = session.reply.body_of_size(session.reply_size);
+        copy.body_mut_of_size(session.reply_size).copy_from_slice(body);
+        session.reply = copy.freeze();
+    }
+    let (header, body) =
+        session.reply.unique_parts_mut(session.reply_size).expect("nobody else has it");
+    render::reply(header, &fields, body, terms, view);
+    session.rendered = Some(view);
+    true
+}
