@@ -21,5 +21,6 @@
 
 pub mod limits;
 pub mod message;
+pub mod gateway;
 pub mod protocol;
 pub mod vsr;

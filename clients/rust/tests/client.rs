@@ -4,6 +4,10 @@
     clippy::disallowed_methods,
     reason = "servers run in threads of their own"
 )]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test panics at what it does not expect"
+)]
 
 use stampede_client::wire::header::{Eviction, Header, PongClient, Reply, Request, Typed};
 use stampede_client::wire::multibatch::{self, encode_trailer};
