@@ -413,7 +413,7 @@ mod tests {
     fn impossible_runs_are_refused_with_the_option_to_change() {
         for (words, expected) in [
             (&["--accounts", "1"][..], "--accounts"),
-            (&["--zipf-theta", "-1"], "--zipf-theta"),
+            (&["--zipf-theta=-1"], "--zipf-theta"),
             (&["--zipf-theta", "nan"], "--zipf-theta"),
             (&["--hot-share", "1.5"], "--hot-share"),
             (&["--rate", "0"], "--rate"),

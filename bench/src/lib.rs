@@ -1,1 +1,7 @@
-//! A load generator for servers of the ledger client protocol.
+//! Load generator.
+pub mod args;
+pub mod failure;
+pub mod figures;
+pub mod pace;
+pub mod random;
+pub mod workload;

@@ -153,7 +153,8 @@ impl Generator {
         for slot in batch {
             let id = ids.next_id();
             let due = self.events % 2 == 1 && self.waiting.len() >= self.waiting_target;
-            *slot = match self.waiting.pop_front_if(|_| due) {
+            let oldest = if due { self.waiting.pop_front() } else { None };
+            *slot = match oldest {
                 Some(oldest) => {
                     self.resolutions += 1;
                     let void = self.resolutions.is_multiple_of(VOID_EVERY);
@@ -209,7 +210,6 @@ impl Generator {
 mod tests {
     use std::collections::BTreeMap;
 
-    use zerocopy::FromZeros;
 
     use super::*;
     use crate::args::IdOrder;
@@ -227,7 +227,7 @@ mod tests {
         sizes
             .iter()
             .map(|&size| {
-                let mut batch = Transfer::new_vec_zeroed(size).unwrap();
+                let mut batch = vec![Transfer::default(); size];
                 ids.start_batch(5);
                 let effect = generator.fill(&mut batch, &mut ids);
                 let mut sum = Effect::default();
@@ -303,7 +303,7 @@ mod tests {
             let (mut first, mut first_ids) = generator(kind, 64);
             let (mut second, _) = generator(kind, 64);
             let mut other_ids = Ids::new(IdOrder::Random, RUN, 1);
-            let mut left = Transfer::new_vec_zeroed(64).unwrap();
+            let mut left = vec![Transfer::default(); 64];
             let mut right = left.clone();
             for size in [64, 64, 7, 64] {
                 first.fill(&mut left[..size], &mut first_ids);
@@ -321,7 +321,7 @@ mod tests {
         for client in 0..2 {
             let mut generator =
                 Generator::new(WorkloadKind::Uniform, picker.clone(), RUN, 42, client, 8);
-            let mut batch = Transfer::new_vec_zeroed(8).unwrap();
+            let mut batch = vec![Transfer::default(); 8];
             generator.fill(&mut batch, &mut ids);
             all.push(batch);
         }
