@@ -181,6 +181,36 @@ pub struct Settings {
     pub note: Option<String>,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Settings for tests to change.
+    pub(crate) fn example() -> Settings {
+        Settings {
+            addresses: vec!["127.0.0.1:3001".parse().expect("an address")],
+            cluster: 0,
+            extent: Extent {
+                transfers: Some(1000),
+                duration: None,
+                rate: None,
+            },
+            warmup: 0,
+            accounts: 100,
+            clients: 1,
+            batch: 100,
+            workload: WorkloadKind::Uniform,
+            zipf_theta: 0.99,
+            hot_share: 0.5,
+            ids: IdOrder::Time,
+            seed: 42,
+            timeout: Duration::from_secs(5),
+            verify: true,
+            disk_probe: None,
+            label: "example".into(),
+            note: None,
+        }
+    }
+}
+
 impl LoadArgs {
     /// Refuses what cannot be run, with the option to change.
     pub fn settings(&self) -> Result<Settings, Failure> {
@@ -211,11 +241,14 @@ impl LoadArgs {
                 return Err(Failure::usage(format!("{option} must be at least 1")));
             }
         }
-        for (option, value) in
-            [("--duration", self.duration), ("--timeout", Some(self.timeout))]
-        {
+        for (option, value) in [
+            ("--duration", self.duration),
+            ("--timeout", Some(self.timeout)),
+        ] {
             if value == Some(Duration::ZERO) {
-                return Err(Failure::usage(format!("{option} must be longer than nothing")));
+                return Err(Failure::usage(format!(
+                    "{option} must be longer than nothing"
+                )));
             }
         }
         let transfers = match (self.transfers, self.duration) {
@@ -225,7 +258,11 @@ impl LoadArgs {
         Ok(Settings {
             addresses: addresses(&self.addresses)?,
             cluster: self.cluster,
-            extent: Extent { transfers, duration: self.duration, rate: self.rate },
+            extent: Extent {
+                transfers,
+                duration: self.duration,
+                rate: self.rate,
+            },
             warmup: self.warmup,
             accounts,
             clients: self.clients,
@@ -238,11 +275,14 @@ impl LoadArgs {
             timeout: self.timeout,
             verify: !self.no_verify,
             disk_probe: self.disk_probe.clone(),
-            label: self.label.clone().unwrap_or_else(|| match (transfers, self.duration) {
-                (Some(transfers), _) => count_short(transfers),
-                (None, Some(duration)) => format!("{}s", duration.as_secs_f64()),
-                (None, None) => unreachable!("one of them was set above"),
-            }),
+            label: self
+                .label
+                .clone()
+                .unwrap_or_else(|| match (transfers, self.duration) {
+                    (Some(transfers), _) => count_short(transfers),
+                    (None, Some(duration)) => format!("{}s", duration.as_secs_f64()),
+                    (None, None) => unreachable!("one of them was set above"),
+                }),
             note: self.note.clone(),
         })
     }
@@ -262,7 +302,10 @@ fn addresses(texts: &[String]) -> Result<Vec<SocketAddr>, Failure> {
         } else {
             text.clone()
         };
-        let address = full.to_socket_addrs().ok().and_then(|mut found| found.next());
+        let address = full
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut found| found.next());
         addresses.push(address.ok_or_else(|| {
             Failure::usage(format!(
                 "--addresses: `{text}` is not an address; use HOST:PORT, for example \
@@ -319,7 +362,9 @@ pub fn count_short(value: u64) -> String {
 /// Reads `500ms`, `30s`, `5m`, `1h`, and a bare number as seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let clean = text.trim().to_ascii_lowercase();
-    let split = clean.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(clean.len());
+    let split = clean
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(clean.len());
     let (digits, unit) = clean.split_at(split);
     let factor = match unit {
         "ms" => 0.001,
@@ -351,7 +396,11 @@ mod tests {
     fn settings(words: &[&str]) -> Result<Settings, String> {
         let all = std::iter::once("bench").chain(words.iter().copied());
         let command = Command::try_parse_from(all).map_err(|error| error.to_string())?;
-        command.args.load.settings().map_err(|error| error.to_string())
+        command
+            .args
+            .load
+            .settings()
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -371,10 +420,30 @@ mod tests {
         ] {
             assert_eq!(count(text), Ok(value), "{text}");
         }
-        for text in ["", "k", "1.5", "-1", "1e6", "99999999999999b", "1.0005k", "1.x", "ten"] {
+        for text in [
+            "",
+            "k",
+            "1.5",
+            "-1",
+            "1e6",
+            "99999999999999b",
+            "1.0005k",
+            "1.x",
+            "ten",
+        ] {
             assert!(count(text).is_err(), "{text}");
         }
-        for value in [0, 7, 100, 1_000, 10_000, 1_000_000, 1_500_000, 8_189, 3_000_000_000] {
+        for value in [
+            0,
+            7,
+            100,
+            1_000,
+            10_000,
+            1_000_000,
+            1_500_000,
+            8_189,
+            3_000_000_000,
+        ] {
             assert_eq!(count(&count_short(value)), Ok(value));
         }
     }
@@ -433,8 +502,10 @@ mod tests {
     #[test]
     fn addresses_may_be_bare_ports() {
         let settings = settings(&["--addresses", "3001,127.0.0.1:3002"]).unwrap();
-        let expected: Vec<SocketAddr> =
-            vec!["127.0.0.1:3001".parse().unwrap(), "127.0.0.1:3002".parse().unwrap()];
+        let expected: Vec<SocketAddr> = vec![
+            "127.0.0.1:3001".parse().unwrap(),
+            "127.0.0.1:3002".parse().unwrap(),
+        ];
         assert_eq!(settings.addresses, expected);
     }
 
@@ -442,7 +513,9 @@ mod tests {
     fn runs_can_be_merged_without_load_options() {
         let words = ["bench", "report", "a.json", "b.json", "--html", "all.html"];
         let command = Command::try_parse_from(words).unwrap();
-        let Some(BenchCommand::Report(report)) = command.args.command else { panic!() };
+        let Some(BenchCommand::Report(report)) = command.args.command else {
+            panic!()
+        };
         assert_eq!(report.runs.len(), 2);
         assert!(Command::try_parse_from(["bench", "--batch", "1", "report", "a"]).is_err());
     }

@@ -35,18 +35,30 @@ pub struct Failure {
 
 impl Failure {
     pub fn usage(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Usage, message: message.into() }
+        Failure {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
     }
 
     pub fn unreachable(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Unreachable, message: message.into() }
+        Failure {
+            exit: Exit::Unreachable,
+            message: message.into(),
+        }
     }
 
     pub fn protocol(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Protocol, message: message.into() }
+        Failure {
+            exit: Exit::Protocol,
+            message: message.into(),
+        }
     }
 
     pub fn files(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Files, message: message.into() }
+        Failure {
+            exit: Exit::Files,
+            message: message.into(),
+        }
     }
 }

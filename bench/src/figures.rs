@@ -179,11 +179,18 @@ pub struct BySecond {
 
 impl SeriesReport {
     pub fn by_second(&self) -> Option<BySecond> {
-        let mut events: Vec<u64> =
-            self.points[..self.whole].iter().map(|point| point.events).collect();
+        let mut events: Vec<u64> = self.points[..self.whole]
+            .iter()
+            .map(|point| point.events)
+            .collect();
         events.sort_unstable();
         let (&min, &max) = (events.first()?, events.last()?);
-        Some(BySecond { seconds: events.len(), min, median: events[events.len() / 2], max })
+        Some(BySecond {
+            seconds: events.len(),
+            min,
+            median: events[events.len() / 2],
+            max,
+        })
     }
 }
 
@@ -314,7 +321,12 @@ fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     }
     histogram
         .iter_quantiles(5)
-        .map(|step| (step.quantile_iterated_to(), micros(step.value_iterated_to())))
+        .map(|step| {
+            (
+                step.quantile_iterated_to(),
+                micros(step.value_iterated_to()),
+            )
+        })
         .collect()
 }
 
@@ -361,7 +373,10 @@ mod tests {
             (latency.max_us, 10_000.0),
             (latency.mean_us, 5_000.5),
         ] {
-            assert!((found / expected - 1.0).abs() < 0.005, "{found} instead of {expected}");
+            assert!(
+                (found / expected - 1.0).abs() < 0.005,
+                "{found} instead of {expected}"
+            );
         }
         assert!(report.curve.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
         assert!((report.curve.last().unwrap().0 - 1.0).abs() < 1e-9);
@@ -374,12 +389,22 @@ mod tests {
             figures.on_acknowledged(at * MS, (at - 50) * MS, 7, None);
         }
         let report = figures.finish(4_200 * MS);
-        let events: Vec<u64> = report.seconds.points.iter().map(|point| point.events).collect();
+        let events: Vec<u64> = report
+            .seconds
+            .points
+            .iter()
+            .map(|point| point.events)
+            .collect();
         assert_eq!(events, [14, 0, 0, 7, 7]);
         assert_eq!(report.seconds.whole, 4);
         assert_eq!(
             report.seconds.by_second(),
-            Some(BySecond { seconds: 4, min: 0, median: 7, max: 14 })
+            Some(BySecond {
+                seconds: 4,
+                min: 0,
+                median: 7,
+                max: 14
+            })
         );
         assert_eq!((report.fine.whole, report.fine.points.len()), (84, 84));
         let first = report.seconds.points[0];

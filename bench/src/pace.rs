@@ -97,7 +97,8 @@ impl Pace {
     fn due(&self, number: u64, rate: u64) -> Nanos {
         let events = u128::from(number) * u128::from(self.batch);
         let offset = events * u128::from(SECOND) / u128::from(rate);
-        self.start.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX))
+        self.start
+            .saturating_add(u64::try_from(offset).unwrap_or(u64::MAX))
     }
 }
 
@@ -115,7 +116,15 @@ mod tests {
         rate: Option<u64>,
     ) -> Pace {
         let duration = millis.map(Duration::from_millis);
-        Pace::new(start, batch, Extent { transfers, duration, rate })
+        Pace::new(
+            start,
+            batch,
+            Extent {
+                transfers,
+                duration,
+                rate,
+            },
+        )
     }
 
     #[test]

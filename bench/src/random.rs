@@ -53,7 +53,6 @@ impl Random {
 
     /// A number in `0..bound`, `bound > 0`, by multiply-shift: the bias is below `bound / 2^64`.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below 2^64")]
     pub fn below(&mut self, bound: u64) -> u64 {
         debug_assert!(bound > 0);
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64

@@ -73,7 +73,10 @@ impl Link {
         match &self.state {
             State::Idle { until } if *until <= now => match self.connect(epoll, token) {
                 Ok(stream) => {
-                    self.state = State::Connecting { stream, until: now + CONNECT_MAX };
+                    self.state = State::Connecting {
+                        stream,
+                        until: now + CONNECT_MAX,
+                    };
                 }
                 Err(error) => self.fail(now, &error),
             },
@@ -85,8 +88,11 @@ impl Link {
     }
 
     fn connect(&self, epoll: &OwnedFd, token: u64) -> io::Result<TcpStream> {
-        let family =
-            if self.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let family = if self.address.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
         match connect(&socket, &self.address) {
@@ -109,7 +115,10 @@ impl Link {
             State::Connecting { stream, until } => {
                 match stream.take_error() {
                     Ok(None) if stream.peer_addr().is_ok() => {
-                        self.state = State::Open { stream, writable: true };
+                        self.state = State::Open {
+                            stream,
+                            writable: true,
+                        };
                         self.error = None;
                         return true;
                     }
@@ -118,7 +127,12 @@ impl Link {
                     Ok(Some(error)) | Err(error) => self.fail(now, &error),
                 }
             }
-            State::Open { stream, .. } => self.state = State::Open { stream, writable: true },
+            State::Open { stream, .. } => {
+                self.state = State::Open {
+                    stream,
+                    writable: true,
+                }
+            }
             State::Idle { until } => self.state = State::Idle { until },
         }
         false
@@ -131,18 +145,23 @@ impl Link {
         }
         self.error = Some(error.to_string());
         // Dropping the stream closes it, which also takes it out of the epoll set.
-        self.state = State::Idle { until: now + self.pause };
+        self.state = State::Idle {
+            until: now + self.pause,
+        };
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.inbox.clear();
         self.sent = None;
         self.ping = None;
     }
 
-    /// Asks for the message in flight to be written here, unless that is going on already.
-    pub(crate) fn transmit(&mut self, message_size: usize) {
-        if self.is_open() && self.sent.is_none_or(|sent| sent == message_size) {
+    /// Asks for the message in flight to be written here; `false` if that is not possible or going on
+    /// already.
+    pub(crate) fn transmit(&mut self, message_size: usize) -> bool {
+        let free = self.is_open() && self.sent.is_none_or(|sent| sent == message_size);
+        if free {
             self.sent = Some(0);
         }
+        free
     }
 
     /// Whether the message in flight was written here, or is being written.
@@ -160,7 +179,9 @@ impl Link {
     /// The message in flight has been answered and its buffer will be used again. If it was left half
     /// written here (it was answered by way of another replica), this stream is of no more use.
     pub(crate) fn answered(&mut self, now: Nanos, message_size: usize) {
-        let half = self.sent.is_some_and(|sent| 0 < sent && sent < message_size);
+        let half = self
+            .sent
+            .is_some_and(|sent| 0 < sent && sent < message_size);
         self.sent = None;
         if half {
             self.fail(now, &io::Error::other("left in mid-message"));
@@ -173,7 +194,9 @@ impl Link {
             return Ok(());
         };
         while *writable {
-            let in_message = self.sent.is_some_and(|sent| 0 < sent && sent < message.len());
+            let in_message = self
+                .sent
+                .is_some_and(|sent| 0 < sent && sent < message.len());
             match (&mut self.ping, &mut self.sent) {
                 (Some((ping, written)), _) if !in_message => {
                     put(stream, writable, ping.as_bytes(), written)?;

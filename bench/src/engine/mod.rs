@@ -17,7 +17,13 @@
 //! went out on breaks, or a pong names a new primary, it is repeated at once. Meanwhile all replicas are
 //! pinged ten times a second. A repeated request is the same bytes, so the server executes it once.
 
-pub(crate) mod link;
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a load generator lives in real time"
+)]
+
+mod link;
+mod stuck;
 pub mod work;
 
 use std::io;
@@ -27,13 +33,13 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use stampede_client::session::{Event, Violation};
-use stampede_client::wire::header::Refusal;
+use stampede_client::session::Event;
 use stampede_client::wire::multibatch;
-use stampede_client::wire::{EvictionReason, HEADER_SIZE, Operation};
+use stampede_client::wire::{HEADER_SIZE, Operation};
 use stampede_client::{Buffer, Session};
 
 use self::link::Link;
+use self::stuck::{evicted, refusal_text, refused, violation};
 use self::work::{Done, Prepared, Side, Work};
 use crate::failure::Failure;
 use crate::pace::{Nanos, Start};
@@ -49,10 +55,6 @@ const PING_IDLE: Nanos = 5_000 * MILLISECOND;
 /// How often timers are looked at.
 const TIMERS: Nanos = 10 * MILLISECOND;
 const TICK: Nanos = 100 * MILLISECOND;
-/// Without any connection for so long at the start, there is no server.
-const CONNECT_PATIENCE: Nanos = 3_000 * MILLISECOND;
-/// Connections that are closed without a word this often will not get better.
-const CLOSED_SILENTLY_MAX: u32 = 8;
 
 /// The clock of a run.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +64,9 @@ pub struct Clock {
 
 impl Clock {
     pub fn start() -> Clock {
-        Clock { start: Instant::now() }
+        Clock {
+            start: Instant::now(),
+        }
     }
 
     #[inline]
@@ -93,7 +97,7 @@ struct Flight {
     started: Nanos,
     retry_at: Nanos,
     retry_pause: Nanos,
-    repetitions: u32,
+    transmissions: u32,
 }
 
 #[derive(Debug)]
@@ -196,8 +200,15 @@ impl Engine {
     }
 
     pub fn counters(&self) -> Counters {
-        let view = self.clients.iter().map(|client| client.session.view()).max();
-        Counters { view: view.unwrap_or(0), ..self.counters }
+        let view = self
+            .clients
+            .iter()
+            .map(|client| client.session.view())
+            .max();
+        Counters {
+            view: view.unwrap_or(0),
+            ..self.counters
+        }
     }
 
     pub fn clock(&self) -> Clock {
@@ -206,7 +217,11 @@ impl Engine {
 
     /// Most events of an operation that the server takes in one request; zero before registering.
     pub fn events_max(&self, operation: Operation) -> u32 {
-        self.clients.iter().map(|client| client.session.batch_events_max(operation)).min().unwrap_or(0)
+        self.clients
+            .iter()
+            .map(|client| client.session.batch_events_max(operation))
+            .min()
+            .unwrap_or(0)
     }
 
     /// Connects, and registers every session.
@@ -229,10 +244,10 @@ impl Engine {
             let mut wake = self.timers_at;
             let mut busy = false;
             for index in 0..self.clients.len() {
-                if self.clients[index].flight.is_none() {
-                    if let Some(at) = self.advance(index, now, work)? {
-                        wake = wake.min(at);
-                    }
+                if self.clients[index].flight.is_none()
+                    && let Some(at) = self.advance(index, now, work)?
+                {
+                    wake = wake.min(at);
                 }
                 let client = &self.clients[index];
                 busy |= client.flight.is_some() || !client.exhausted;
@@ -243,12 +258,16 @@ impl Engine {
             let unprepared = self.clients.iter().position(|client| {
                 client.prepared.is_none() && !client.exhausted && client.session.is_registered()
             });
-            let patience = if unprepared.is_some() { 0 } else { wake.saturating_sub(now) };
+            let patience = if unprepared.is_some() {
+                0
+            } else {
+                wake.saturating_sub(now)
+            };
             self.wait(patience)?;
-            if self.events.is_empty() {
-                if let Some(index) = unprepared {
-                    self.prepare(index, work);
-                }
+            if self.events.is_empty()
+                && let Some(index) = unprepared
+            {
+                self.prepare(index, work);
             }
             self.on_events(work)?;
             let now = self.clock.now();
@@ -264,7 +283,11 @@ impl Engine {
             tv_nsec: i64::try_from(patience % 1_000_000_000).expect("below 10^9"),
         };
         self.events.clear();
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+        match epoll::wait(
+            &self.epoll,
+            spare_capacity(&mut self.events),
+            Some(&timeout),
+        ) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(Failure::files(format!("cannot wait for sockets: {error}"))),
         }
@@ -285,7 +308,10 @@ impl Engine {
                 Side::Right => &mut client.right,
             };
             let size = client.session.register(buffer).map_err(refused)?;
-            let prepared = Prepared { operation: Operation::Register, events: 1 };
+            let prepared = Prepared {
+                operation: Operation::Register,
+                events: 1,
+            };
             self.launch(index, side, prepared, size, now, now);
             return Ok(None);
         }
@@ -340,7 +366,8 @@ impl Engine {
             None => client.exhausted = true,
             Some(prepared) => {
                 let element = prepared.operation.event_size();
-                let count = u16::try_from(prepared.events).expect("a batch has at most 8189 events");
+                let count =
+                    u16::try_from(prepared.events).expect("a batch has at most 8189 events");
                 let payload = prepared.events as usize * element;
                 multibatch::encode_trailer(body, payload, element, std::iter::once(count));
                 client.prepared = Some((side, prepared));
@@ -368,7 +395,7 @@ impl Engine {
             started: now,
             retry_at: now + RETRY_FIRST,
             retry_pause: RETRY_FIRST,
-            repetitions: 0,
+            transmissions: 0,
         });
         if let Some(target) = self.target(index) {
             self.transmit(index, target, now);
@@ -384,10 +411,16 @@ impl Engine {
             .find(|replica| self.links[index * self.replicas + replica].is_open())
     }
 
+    /// Sends the request in flight to a replica, for the first time or once more.
     fn transmit(&mut self, index: usize, replica: usize, now: Nanos) {
-        let Some(flight) = &self.clients[index].flight else { return };
-        self.links[index * self.replicas + replica].transmit(flight.size);
-        self.write(index, replica, now);
+        let Some(flight) = &mut self.clients[index].flight else {
+            return;
+        };
+        if self.links[index * self.replicas + replica].transmit(flight.size) {
+            self.counters.repeated += u64::from(flight.transmissions == 1);
+            flight.transmissions += 1;
+            self.write(index, replica, now);
+        }
     }
 
     fn write(&mut self, index: usize, replica: usize, now: Nanos) {
@@ -410,19 +443,8 @@ impl Engine {
         let carried = link.has_message();
         link.fail(now, error);
         self.counters.reconnected += u64::from(self.registered);
-        if carried {
-            if let Some(target) = self.target(index) {
-                self.repeat(index, target, now);
-            }
-        }
-    }
-
-    /// Sends the request in flight to a replica, perhaps once more.
-    fn repeat(&mut self, index: usize, replica: usize, now: Nanos) {
-        if let Some(flight) = &mut self.clients[index].flight {
-            self.counters.repeated += u64::from(flight.repetitions == 0);
-            flight.repetitions += 1;
-            self.transmit(index, replica, now);
+        if carried && let Some(target) = self.target(index) {
+            self.transmit(index, target, now);
         }
     }
 
@@ -497,7 +519,12 @@ impl Engine {
                 Ok(None) => return Ok(()),
                 Err(refusal) => {
                     let now = self.clock.now();
-                    self.on_link_failed(index, replica, now, &io::Error::other(refusal_text(refusal)));
+                    self.on_link_failed(
+                        index,
+                        replica,
+                        now,
+                        &io::Error::other(refusal_text(refusal)),
+                    );
                     return Ok(());
                 }
             };
@@ -505,39 +532,51 @@ impl Engine {
             match event {
                 Event::Reply { body, .. } => {
                     let now = self.clock.now();
-                    let flight = client.flight.take().expect("only a request in flight is answered");
-                    let size = flight.size;
-                    let request = match flight.side {
-                        Side::Left => &client.left[HEADER_SIZE..size],
-                        Side::Right => &client.right[HEADER_SIZE..size],
-                    };
-                    client.side = flight.side.other();
-                    let latency_us = (now - flight.started) / 1000;
+                    let flight = client
+                        .flight
+                        .take()
+                        .expect("only a request in flight is answered");
+                    let latency_us = u32::try_from((now - flight.started) / 1000);
                     client
                         .session
-                        .set_previous_request_latency_us(u32::try_from(latency_us).unwrap_or(u32::MAX));
-                    let results =
-                        multibatch::decode(body, flight.prepared.operation.result_size())
-                            .expect("the session has verified it")
-                            .payload();
-                    let done = Done {
-                        client: index,
-                        side: flight.side,
-                        events: flight.prepared.events,
-                        request: &request[..flight.prepared.events as usize
-                            * flight.prepared.operation.event_size()],
-                        results,
-                        intended: flight.intended,
-                        now,
-                        waiting_since: None,
+                        .set_previous_request_latency_us(latency_us.unwrap_or(u32::MAX));
+                    client.side = flight.side.other();
+                    let Flight {
+                        side,
+                        prepared,
+                        size,
+                        intended,
+                        ..
+                    } = flight;
+                    let operation = prepared.operation;
+                    let payload = prepared.events as usize * operation.event_size();
+                    let events = HEADER_SIZE..HEADER_SIZE + payload;
+                    let client = &self.clients[index];
+                    let request = match side {
+                        Side::Left => &client.left[events],
+                        Side::Right => &client.right[events],
                     };
-                    let waiting_since = waiting_since(&self.clients, now, work);
-                    work.complete(Done { waiting_since, ..done })?;
+                    let results = multibatch::decode(body, operation.result_size())
+                        .expect("the session has verified it")
+                        .payload();
+                    work.complete(Done {
+                        client: index,
+                        side,
+                        events: prepared.events,
+                        request,
+                        results,
+                        intended,
+                        now,
+                        waiting_since: waiting_since(&self.clients, now, work),
+                    })?;
                     self.on_answered(index, size, now);
                 }
                 Event::Registered => {
                     let now = self.clock.now();
-                    let flight = client.flight.take().expect("only a request in flight is answered");
+                    let flight = client
+                        .flight
+                        .take()
+                        .expect("only a request in flight is answered");
                     self.on_answered(index, flight.size, now);
                 }
                 Event::Pong { .. } => {
@@ -547,7 +586,7 @@ impl Engine {
                         && self.links[index * self.replicas + primary].is_open()
                     {
                         let now = self.clock.now();
-                        self.repeat(index, primary, now);
+                        self.transmit(index, primary, now);
                     }
                 }
                 Event::Evicted(reason) => return Err(evicted(reason)),
@@ -582,7 +621,11 @@ impl Engine {
     fn on_client_timers(&mut self, index: usize, now: Nanos) {
         let client = &mut self.clients[index];
         if now >= client.ping_at {
-            let interval = if client.flight.is_some() { PING_WAITING } else { PING_IDLE };
+            let interval = if client.flight.is_some() {
+                PING_WAITING
+            } else {
+                PING_IDLE
+            };
             client.ping_at = now + interval;
             let ping = client.session.ping(now);
             for replica in 0..self.replicas {
@@ -593,110 +636,34 @@ impl Engine {
         let jitter = self.random.below(50 * MILLISECOND);
         let replicas = self.replicas;
         let client = &mut self.clients[index];
-        let Some(flight) = client.flight.as_mut().filter(|flight| now >= flight.retry_at) else {
+        let Some(flight) = client
+            .flight
+            .as_mut()
+            .filter(|flight| now >= flight.retry_at)
+        else {
             return;
         };
         flight.retry_pause = (flight.retry_pause * 2).min(RETRY_MAX);
         flight.retry_at = now + flight.retry_pause + jitter;
-        let other = flight.repetitions as usize % replicas;
+        let other = flight.transmissions as usize % replicas;
         if let Some(target) = self.target(index) {
-            self.repeat(index, target, now);
+            self.transmit(index, target, now);
             if other != target {
                 self.transmit(index, other, now);
             }
         }
     }
-
-    /// Ends a run that gets nowhere.
-    fn give_up(&self, now: Nanos) -> Result<(), Failure> {
-        let oldest = self.clients.iter().filter_map(|client| Some(client.flight.as_ref()?.started)).min();
-        let Some(oldest) = oldest else { return Ok(()) };
-        let waited = now.saturating_sub(oldest.max(self.progress_at));
-        if !self.registered {
-            let heard = self.links.iter().any(|link| link.heard);
-            let closed: u32 = self.links.iter().map(|link| link.closed).sum();
-            if !heard && closed >= CLOSED_SILENTLY_MAX {
-                return Err(Failure::unreachable(format!(
-                    "the server closes every connection without an answer: it was formatted for \
-                     another cluster (see --cluster), it takes no more connections, or it is not a \
-                     server of this protocol\n{}",
-                    self.replicas_text()
-                )));
-            }
-            let open = self.links.iter().any(Link::is_open);
-            if !heard && !open && waited >= CONNECT_PATIENCE.min(self.timeout) {
-                return Err(Failure::unreachable(format!(
-                    "no server answers: start one, or name its addresses with --addresses\n{}",
-                    self.replicas_text()
-                )));
-            }
-        }
-        if waited >= self.timeout {
-            return Err(Failure::unreachable(format!(
-                "nothing was acknowledged for {:.1} s: see the replicas' logs (is a quorum of them \
-                 up?), or allow more time with --timeout\n{}",
-                waited as f64 / 1e9,
-                self.replicas_text()
-            )));
-        }
-        Ok(())
-    }
-
-    /// One line for each replica: how many clients are connected, and why others are not.
-    fn replicas_text(&self) -> String {
-        let mut text = String::new();
-        for replica in 0..self.replicas {
-            let links = || self.links.iter().skip(replica).step_by(self.replicas);
-            let open = links().filter(|link| link.is_open()).count();
-            let error = links().find_map(|link| link.error.as_deref());
-            let address = self.links[replica].address;
-            text.push_str(&format!("  {address}: {open} of {} connections", self.clients.len()));
-            if let Some(error) = error {
-                text.push_str(&format!(", {error}"));
-            }
-            text.push('\n');
-        }
-        let view = self.counters().view;
-        text.push_str(&format!("  view {view}, primary expected at replica {}", view as usize % self.replicas));
-        text
-    }
 }
 
 fn waiting_since(clients: &[Client], now: Nanos, work: &dyn Work) -> Option<Nanos> {
-    let in_flight = clients.iter().filter_map(|client| Some(client.flight.as_ref()?.intended)).min();
+    let in_flight = clients
+        .iter()
+        .filter_map(|client| Some(client.flight.as_ref()?.intended))
+        .min();
     match (in_flight, work.overdue_since(now)) {
         (Some(first), Some(second)) => Some(first.min(second)),
         (first, second) => first.or(second),
     }
-}
-
-fn refused(error: stampede_client::session::RequestError) -> Failure {
-    Failure::protocol(format!("a request cannot be sent: {error}"))
-}
-
-fn violation(violation: Violation) -> Failure {
-    Failure::protocol(format!("the server broke the protocol: {violation}"))
-}
-
-fn refusal_text(refusal: Refusal) -> String {
-    format!("a message was refused: {refusal}")
-}
-
-fn evicted(reason: EvictionReason) -> Failure {
-    let advice = match reason {
-        EvictionReason::NoSession => {
-            "the server does not know the session: it lost its state, or more than 64 clients came"
-        }
-        EvictionReason::ClientReleaseTooLow | EvictionReason::ClientReleaseTooHigh => {
-            "the server does not serve clients of release 0.17.9"
-        }
-        EvictionReason::InvalidRequestBodySize => "the request is too large: use a smaller --batch",
-        EvictionReason::InvalidRequestOperation
-        | EvictionReason::InvalidRequestBody
-        | EvictionReason::SessionTooLow
-        | EvictionReason::SessionReleaseMismatch => "see the server's log",
-    };
-    Failure::protocol(format!("the server ended a session ({reason}): {advice}"))
 }
 
 /// The work of registering: none.

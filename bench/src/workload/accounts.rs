@@ -17,10 +17,17 @@ pub struct Pair {
 
 #[derive(Clone, Debug)]
 pub enum Picker {
-    Uniform { accounts: u32 },
-    Table { table: AliasTable },
+    Uniform {
+        accounts: u32,
+    },
+    Table {
+        table: AliasTable,
+    },
     /// Account 0 takes part in `share` (of 2^32) of all transfers.
-    Hot { accounts: u32, share: u64 },
+    Hot {
+        accounts: u32,
+        share: u64,
+    },
 }
 
 impl Picker {
@@ -37,13 +44,16 @@ impl Picker {
                     let rank = f64::from(ranks[account as usize]) + 1.0;
                     rank.powf(-theta)
                 };
-                Picker::Table { table: AliasTable::new((0..accounts).map(weight).collect()) }
+                Picker::Table {
+                    table: AliasTable::new((0..accounts).map(weight).collect()),
+                }
             }
             #[expect(clippy::cast_possible_truncation, reason = "a share of at most 2^32")]
             #[expect(clippy::cast_sign_loss, reason = "the command line admits 0 to 1")]
-            WorkloadKind::Hot => {
-                Picker::Hot { accounts, share: (share * (1_u64 << 32) as f64) as u64 }
-            }
+            WorkloadKind::Hot => Picker::Hot {
+                accounts,
+                share: (share * (1_u64 << 32) as f64) as u64,
+            },
         }
     }
 
@@ -60,16 +70,25 @@ impl Picker {
                         return Pair { debit, credit };
                     }
                 }
-                Pair { debit, credit: (debit + 1) % table.len() }
+                Pair {
+                    debit,
+                    credit: (debit + 1) % table.len(),
+                }
             }
             Picker::Hot { accounts, share } => {
                 let bits = random.next_u64();
                 if (bits >> 32) < *share || *accounts == 2 {
                     let other = 1 + scale(low_half(random.next_u64()), accounts - 1);
                     if bits & 1 == 0 {
-                        Pair { debit: 0, credit: other }
+                        Pair {
+                            debit: 0,
+                            credit: other,
+                        }
                     } else {
-                        Pair { debit: other, credit: 0 }
+                        Pair {
+                            debit: other,
+                            credit: 0,
+                        }
                     }
                 } else {
                     uniform_pair(accounts - 1, 1, random.next_u64())
@@ -84,28 +103,39 @@ impl Picker {
 #[inline]
 fn uniform_pair(accounts: u32, first: u32, bits: u64) -> Pair {
     if accounts == 1 {
-        return Pair { debit: first, credit: 0 };
+        return Pair {
+            debit: first,
+            credit: 0,
+        };
     }
     let debit = scale(low_half(bits), accounts);
     let credit = scale(low_half(bits >> 32), accounts - 1);
-    Pair { debit: first + debit, credit: first + credit + u32::from(credit >= debit) }
+    Pair {
+        debit: first + debit,
+        credit: first + credit + u32::from(credit >= debit),
+    }
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what is wanted"
+)]
 fn low_half(bits: u64) -> u32 {
     bits as u32
 }
 
 /// Maps 32 random bits to `0..bound` by multiply-shift.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the product's high half is below 2^32")]
 fn scale(bits: u32, bound: u32) -> u32 {
     ((u64::from(bits) * u64::from(bound)) >> 32) as u32
 }
 
 /// `0..count` in an order fixed by the seed (Fisher-Yates).
-#[expect(clippy::cast_possible_truncation, reason = "indexes are below count, a u32")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "indexes are below count, a u32"
+)]
 fn shuffled(count: u32, seed: u64) -> Vec<u32> {
     let mut random = Random::new(seed, 0x5a1f);
     let mut order: Vec<u32> = (0..count).collect();
@@ -130,7 +160,10 @@ struct Column {
 
 impl AliasTable {
     /// Weights are finite, not negative, and not all zero; there are fewer than 2^32.
-    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 columns")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "there are fewer than 2^32 columns"
+    )]
     #[expect(clippy::cast_sign_loss, reason = "weights are not negative")]
     pub fn new(mut weights: Vec<f64>) -> AliasTable {
         let count = weights.len();
@@ -141,13 +174,19 @@ impl AliasTable {
         }
         let (mut small, mut large): (Vec<u32>, Vec<u32>) =
             (0..count as u32).partition(|&index| weights[index as usize] < 1.0);
-        let mut columns: Vec<Column> =
-            (0..count as u32).map(|alias| Column { threshold: u32::MAX, alias }).collect();
+        let mut columns: Vec<Column> = (0..count as u32)
+            .map(|alias| Column {
+                threshold: u32::MAX,
+                alias,
+            })
+            .collect();
         // Each short column is filled up by one long one, which becomes shorter by what it gave.
         while let (Some(&donor), Some(short)) = (large.last(), small.pop()) {
             let own = weights[short as usize];
-            columns[short as usize] =
-                Column { threshold: (own * f64::from(u32::MAX)) as u32, alias: donor };
+            columns[short as usize] = Column {
+                threshold: (own * f64::from(u32::MAX)) as u32,
+                alias: donor,
+            };
             let left = &mut weights[donor as usize];
             *left -= 1.0 - own;
             if *left < 1.0 {
@@ -159,7 +198,10 @@ impl AliasTable {
         AliasTable { columns }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "built with fewer than 2^32 columns")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "built with fewer than 2^32 columns"
+    )]
     pub fn len(&self) -> u32 {
         self.columns.len() as u32
     }
@@ -172,7 +214,11 @@ impl AliasTable {
     fn draw(&self, bits: u64) -> u32 {
         let index = scale(low_half(bits >> 32), self.len());
         let column = self.columns[index as usize];
-        if low_half(bits) <= column.threshold { index } else { column.alias }
+        if low_half(bits) <= column.threshold {
+            index
+        } else {
+            column.alias
+        }
     }
 }
 
@@ -209,7 +255,10 @@ mod tests {
                 if debit == credit {
                     assert_eq!(count, 0);
                 } else {
-                    assert!((f64::from(count) / expected - 1.0).abs() < 0.06, "{pairs:?}");
+                    assert!(
+                        (f64::from(count) / expected - 1.0).abs() < 0.06,
+                        "{pairs:?}"
+                    );
                 }
             }
         }
@@ -234,7 +283,10 @@ mod tests {
             let expected = f64::from(DRAWS) * weight(ranks[account] + 1) / total;
             chi_squared += (f64::from(count) - expected).powi(2) / expected;
         }
-        assert!((770.0..1230.0).contains(&chi_squared), "chi squared {chi_squared}");
+        assert!(
+            (770.0..1230.0).contains(&chi_squared),
+            "chi squared {chi_squared}"
+        );
         // And the most popular account is not where a naive generator would put it.
         assert_ne!(ranks[0], 0);
     }
@@ -271,7 +323,11 @@ mod tests {
 
     #[test]
     fn two_accounts_are_enough_for_every_workload() {
-        for kind in [WorkloadKind::Uniform, WorkloadKind::Zipfian, WorkloadKind::Hot] {
+        for kind in [
+            WorkloadKind::Uniform,
+            WorkloadKind::Zipfian,
+            WorkloadKind::Hot,
+        ] {
             let picker = Picker::new(kind, 2, 0.99, 0.3, 1);
             assert_eq!(frequencies(&picker, 2), [DRAWS, DRAWS]);
         }

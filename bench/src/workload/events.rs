@@ -103,7 +103,11 @@ impl Generator {
         // Half a batch: a batch of two-phase events is half pendings, so one batch's pendings are
         // resolved by the next one.
         let waiting_target = (batch as usize).div_ceil(2);
-        let capacity = if kind == WorkloadKind::TwoPhase { waiting_target + 2 } else { 0 };
+        let capacity = if kind == WorkloadKind::TwoPhase {
+            waiting_target + 2
+        } else {
+            0
+        };
         Generator {
             kind,
             picker,
@@ -125,7 +129,11 @@ impl Generator {
             WorkloadKind::Linked => {
                 let last = batch.len().saturating_sub(1);
                 self.fill_plain(batch, ids, |index| {
-                    if index % CHAIN == CHAIN - 1 || index == last { 0 } else { flags::LINKED }
+                    if index % CHAIN == CHAIN - 1 || index == last {
+                        0
+                    } else {
+                        flags::LINKED
+                    }
                 })
             }
             WorkloadKind::TwoPhase => self.fill_two_phase(batch, ids),
@@ -180,7 +188,10 @@ impl Generator {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "amounts are at most AMOUNT_MAX")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "amounts are at most AMOUNT_MAX"
+    )]
     fn movement(&mut self) -> (Pair, u32) {
         let pair = self.picker.pair(&mut self.random);
         (pair, 1 + self.random.below(u64::from(AMOUNT_MAX)) as u32)
@@ -210,7 +221,6 @@ impl Generator {
 mod tests {
     use std::collections::BTreeMap;
 
-
     use super::*;
     use crate::args::IdOrder;
 
@@ -218,7 +228,10 @@ mod tests {
 
     fn generator(kind: WorkloadKind, batch: u32) -> (Generator, Ids) {
         let picker = Picker::new(kind, 50, 0.99, 0.5, 42);
-        (Generator::new(kind, picker, RUN, 42, 0, batch), Ids::new(IdOrder::Time, RUN, 42))
+        (
+            Generator::new(kind, picker, RUN, 42, 0, batch),
+            Ids::new(IdOrder::Time, RUN, 42),
+        )
     }
 
     fn batches(kind: WorkloadKind, sizes: &[usize]) -> Vec<Vec<Transfer>> {
@@ -231,7 +244,9 @@ mod tests {
                 ids.start_batch(5);
                 let effect = generator.fill(&mut batch, &mut ids);
                 let mut sum = Effect::default();
-                batch.iter().for_each(|transfer| sum.add(Effect::of(transfer)));
+                batch
+                    .iter()
+                    .for_each(|transfer| sum.add(Effect::of(transfer)));
                 assert_eq!(effect, sum);
                 batch
             })
@@ -240,14 +255,21 @@ mod tests {
 
     #[test]
     fn plain_transfers_are_valid() {
-        for kind in [WorkloadKind::Uniform, WorkloadKind::Zipfian, WorkloadKind::Hot] {
+        for kind in [
+            WorkloadKind::Uniform,
+            WorkloadKind::Zipfian,
+            WorkloadKind::Hot,
+        ] {
             for transfer in batches(kind, &[100, 1, 37]).into_iter().flatten() {
                 let debit = RUN.account_index(transfer.debit_account_id).unwrap();
                 let credit = RUN.account_index(transfer.credit_account_id).unwrap();
                 assert!(debit < 50 && credit < 50 && debit != credit);
                 assert!((1..=u128::from(AMOUNT_MAX)).contains(&transfer.amount));
                 assert_eq!((transfer.ledger, transfer.code), (LEDGER, CODE));
-                assert_eq!((transfer.flags, transfer.pending_id, transfer.timestamp), (0, 0, 0));
+                assert_eq!(
+                    (transfer.flags, transfer.pending_id, transfer.timestamp),
+                    (0, 0, 0)
+                );
             }
         }
     }
@@ -256,7 +278,10 @@ mod tests {
     fn chains_have_four_links_and_end_with_the_batch() {
         let all = batches(WorkloadKind::Linked, &[10, 4, 1]);
         let linked = |batch: &[Transfer]| -> Vec<bool> {
-            batch.iter().map(|transfer| transfer.flags & flags::LINKED != 0).collect()
+            batch
+                .iter()
+                .map(|transfer| transfer.flags & flags::LINKED != 0)
+                .collect()
         };
         let t = true;
         let f = false;
@@ -267,7 +292,12 @@ mod tests {
 
     #[test]
     fn every_resolution_fits_an_earlier_pending() {
-        for sizes in [&[100, 100, 100, 33, 100][..], &[1; 50], &[2, 2, 2, 2, 1, 2], &[3; 9]] {
+        for sizes in [
+            &[100, 100, 100, 33, 100][..],
+            &[1; 50],
+            &[2, 2, 2, 2, 1, 2],
+            &[3; 9],
+        ] {
             let mut pending = BTreeMap::new();
             let (mut posts, mut voids) = (0, 0);
             for transfer in batches(WorkloadKind::TwoPhase, sizes).into_iter().flatten() {
@@ -287,7 +317,10 @@ mod tests {
             }
             let events: usize = sizes.iter().sum();
             let batch = *sizes.iter().max().unwrap();
-            assert!(posts + voids > events / 2 - batch, "{sizes:?}: {posts} posts, {voids} voids");
+            assert!(
+                posts + voids > events / 2 - batch,
+                "{sizes:?}: {posts} posts, {voids} voids"
+            );
             assert_eq!(voids, (posts + voids) / 8);
             assert!(pending.len() <= batch + 1);
         }
@@ -299,7 +332,11 @@ mod tests {
             (transfer.id, transfer.pending_id) = (0, 0);
             transfer
         };
-        for kind in [WorkloadKind::Zipfian, WorkloadKind::TwoPhase, WorkloadKind::Linked] {
+        for kind in [
+            WorkloadKind::Zipfian,
+            WorkloadKind::TwoPhase,
+            WorkloadKind::Linked,
+        ] {
             let (mut first, mut first_ids) = generator(kind, 64);
             let (mut second, _) = generator(kind, 64);
             let mut other_ids = Ids::new(IdOrder::Random, RUN, 1);
@@ -326,7 +363,10 @@ mod tests {
             all.push(batch);
         }
         let accounts = |batch: &[Transfer]| -> Vec<u128> {
-            batch.iter().map(|transfer| transfer.debit_account_id).collect()
+            batch
+                .iter()
+                .map(|transfer| transfer.debit_account_id)
+                .collect()
         };
         assert_ne!(accounts(&all[0]), accounts(&all[1]));
     }

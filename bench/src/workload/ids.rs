@@ -51,7 +51,11 @@ impl Ids {
             IdOrder::Time | IdOrder::Random => 0,
             IdOrder::Reversed => run.base() | u128::from(u64::MAX),
         };
-        Ids { order, random: Random::new(seed ^ run.0, 0x1d), last }
+        Ids {
+            order,
+            random: Random::new(seed ^ run.0, 0x1d),
+            last,
+        }
     }
 
     /// To be called before a batch; `unix_ms` is the wall clock.
@@ -134,7 +138,10 @@ mod tests {
     fn two_runs_share_no_ids() {
         for order in [IdOrder::Time, IdOrder::Random, IdOrder::Reversed] {
             let first: BTreeSet<_> = ids(order, 77).into_iter().collect();
-            assert!(ids(order, 78).iter().all(|id| !first.contains(id)), "{order:?}");
+            assert!(
+                ids(order, 78).iter().all(|id| !first.contains(id)),
+                "{order:?}"
+            );
         }
     }
 
