@@ -3,6 +3,15 @@
 //! The server can lose connections, be slow, refuse, forget and fail over; each test says what the load
 //! generator must make of that.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    clippy::field_reassign_with_default,
+    clippy::map_entry,
+    reason = "a test server: real threads and clocks, and whatever goes wrong fails the test"
+)]
+
 mod fake;
 
 use std::time::{Duration, Instant};

@@ -4,6 +4,15 @@
 //! It keeps accounts and transfers in memory, answers each client at most once for each request number,
 //! and leaves out everything that the load generator does not use.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    clippy::field_reassign_with_default,
+    clippy::map_entry,
+    reason = "a test server: real threads and clocks, and whatever goes wrong fails the test"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
