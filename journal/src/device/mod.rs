@@ -12,7 +12,9 @@ use std::io;
 use crate::append::WriteOp;
 use crate::buffer::FrameBuffer;
 
+pub mod files;
 pub mod memory;
+pub mod uring;
 
 /// Blocking reads of segment files.
 pub trait ReadAt {
