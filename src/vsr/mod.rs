@@ -46,7 +46,7 @@ mod view_change;
 #[cfg(test)]
 mod vsr_test;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 pub use log::{Entry, Log};
 use sessions::Sessions;
@@ -150,8 +150,8 @@ pub struct Vsr {
     checkpoint_op: Op,
 
     sessions: Sessions,
-    /// Clients with a request in the pipeline or the queue (primary).
-    inflight: BTreeSet<u128>,
+    /// Clients with a request in the pipeline or the queue (primary), and its latest operation.
+    inflight: BTreeMap<u128, Op>,
     requests: VecDeque<MessageMut>,
     /// Requests that this backup has seen once: a second arrival is forwarded.
     seen: BTreeMap<u128, u128>,
@@ -254,7 +254,7 @@ impl Vsr {
             checkpoint_running: false,
             checkpoint_op,
             sessions,
-            inflight: BTreeSet::new(),
+            inflight: BTreeMap::new(),
             requests: VecDeque::new(),
             seen: BTreeMap::new(),
             timestamp,

@@ -27,6 +27,9 @@ use crate::protocol::{Effect, Effects, ReadFor, Time};
 /// request, unless it invents clients.
 const REQUESTS_MAX: usize = CONNECTIONS_MAX;
 
+/// In `inflight`: not yet an operation.
+const QUEUED: Op = Op::MAX;
+
 /// Requests remembered by a backup to notice that a client repeats itself.
 const SEEN_MAX: usize = 1024;
 
@@ -38,6 +41,11 @@ impl Vsr {
         let is_register = header.operation == self.config.operation_register;
         if !self.is_serving() {
             return self.on_request_elsewhere(request, is_register, effects);
+        }
+        // A view that is not yet durable here may not begin; the clients in its log are not yet
+        // known to be in flight.
+        if !self.may_speak_for_view() {
+            return;
         }
         match self.sessions.check(&header, is_register) {
             Check::Accept => {}
@@ -53,7 +61,7 @@ impl Vsr {
             Check::Drop => return,
             Check::Evict(reason) => {
                 // Its register may be on the way.
-                if !self.inflight.contains(&header.client) {
+                if !self.inflight.contains_key(&header.client) {
                     effects.push(Effect::Evict {
                         client: header.client,
                         reason,
@@ -68,7 +76,8 @@ impl Vsr {
         });
         // One request of a client at a time: this bounds the queue by the number of clients, and
         // each connection has one client.
-        if self.requests.len() < REQUESTS_MAX && self.inflight.insert(header.client) {
+        if self.requests.len() < REQUESTS_MAX && !self.inflight.contains_key(&header.client) {
+            self.inflight.insert(header.client, QUEUED);
             self.requests.push_back(request);
             self.prepare_requests(now, effects);
         }
@@ -179,6 +188,9 @@ impl Vsr {
         header.commit = commit;
         header.timestamp = timestamp;
         header.seal_header();
+        if header.client != 0 {
+            self.inflight.insert(header.client, op);
+        }
         let prepare = request.freeze();
         for to in self.others() {
             effects.push(Effect::Send {
@@ -474,7 +486,10 @@ impl Vsr {
             self.pulse_inflight = false;
         }
         if header.client != 0 {
-            self.inflight.remove(&header.client);
+            // A log suffix taken over from another primary may hold the client's next request too.
+            if self.inflight.get(&header.client) == Some(&op) {
+                self.inflight.remove(&header.client);
+            }
             let is_register = header.operation == self.config.operation_register;
             self.sessions.commit(&header, is_register, reply);
             effects.push(Effect::Reply {

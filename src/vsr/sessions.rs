@@ -155,7 +155,10 @@ impl Sessions {
             }
         } else {
             match self.sessions.get(&client) {
-                Some(session) if session.session == prepare.session => {}
+                Some(session) if session.session == prepare.session => {
+                    // At most once: the same request a second time would be in the log twice.
+                    assert_eq!(session.request.checked_add(1), Some(prepare.request));
+                }
                 // Pushed out while its request was on the way: executed, with nobody to tell.
                 _ => return,
             }

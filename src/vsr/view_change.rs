@@ -238,6 +238,7 @@ impl Vsr {
 
     /// The view's log is durable here: it begins for everybody.
     pub(super) fn begin_as_primary(&mut self, now: Time, effects: &mut Effects) {
+        assert!(self.requests.is_empty());
         self.acknowledged = Default::default();
         self.inflight.clear();
         self.pulse_inflight = false;
@@ -245,7 +246,7 @@ impl Vsr {
             match self.log.entry(op).map_or(0, |entry| entry.client) {
                 0 => self.pulse_inflight = true,
                 client => {
-                    self.inflight.insert(client);
+                    self.inflight.insert(client, op);
                 }
             }
         }

@@ -238,7 +238,8 @@ impl Cluster {
         }
         let copies = 1 + u64::from(self.lossy && self.random.one_in(10));
         for _ in 0..copies {
-            let spread = if self.lossy { 30_000_000 } else { 100_000 };
+            // A connection keeps the order; only faults change it.
+            let spread = if self.lossy { 30_000_000 } else { 1 };
             let at = self.now + 50_000 + self.random.below(spread);
             // Another process has its own memory.
             let header = *message.header();
@@ -353,7 +354,10 @@ impl Cluster {
                 self.nodes[index].disk.started = true;
                 self.event(index, Event::Persisted);
             }
-            if let Some(prepare) = self.nodes[index].executing.pop_front() {
+            for _ in 0..8 {
+                let Some(prepare) = self.nodes[index].executing.pop_front() else {
+                    break;
+                };
                 let reply = self.nodes[index].pool.acquire(0).unwrap();
                 let op = prepare.header().op;
                 self.event(
