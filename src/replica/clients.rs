@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::io::{ConnectionId, Output};
 use super::ingress::refusal_name;
+use super::io::{ConnectionId, Output};
 use crate::gateway::tigerbeetle::{
     Answer, Counters, EvictionReason, Incoming, Operation, Reason, Release, Terms, adopt, parse,
     ping, render,
@@ -59,8 +59,14 @@ impl Clients {
     }
 
     pub(super) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let counted = self.counters.iter().map(|(reason, count)| (reason.name(), count));
-        let peers = self.peer_refusals.iter().map(|(name, count)| (*name, *count));
+        let counted = self
+            .counters
+            .iter()
+            .map(|(reason, count)| (reason.name(), count));
+        let peers = self
+            .peer_refusals
+            .iter()
+            .map(|(name, count)| (*name, *count));
         counted.chain(peers).filter(|(_, count)| *count > 0)
     }
 
@@ -112,7 +118,14 @@ impl Clients {
                         }
                     }
                     Answer::Evict(reason) => {
-                        self.send_eviction(connection, view.client, reason, standing.view, pool, outputs);
+                        self.send_eviction(
+                            connection,
+                            view.client,
+                            reason,
+                            standing.view,
+                            pool,
+                            outputs,
+                        );
                     }
                 }
             }
@@ -125,7 +138,10 @@ impl Clients {
             Incoming::Ignore(reason) => self.counters.add(reason),
             Incoming::Close(reason) => {
                 self.counters.add(reason);
-                outputs.push(Output::Close { connection, reason: reason.name() });
+                outputs.push(Output::Close {
+                    connection,
+                    reason: reason.name(),
+                });
             }
         }
         None
@@ -138,15 +154,24 @@ impl Clients {
 
     /// The request is accepted: its client waits on the connection it came on.
     pub(super) fn wait(&mut self, client: u128, request: u32) {
-        let Some(connection) = self.arriving else { return };
+        let Some(connection) = self.arriving else {
+            return;
+        };
         // Bounded even when one connection speaks for ever new clients.
         if self.waiting.len() < 2 * CONNECTIONS_MAX || self.waiting.contains_key(&client) {
-            self.waiting.insert(client, Waiting { connection, request });
+            self.waiting.insert(
+                client,
+                Waiting {
+                    connection,
+                    request,
+                },
+            );
         }
     }
 
     pub(super) fn closed(&mut self, connection: ConnectionId) {
-        self.waiting.retain(|_, waiting| waiting.connection != connection);
+        self.waiting
+            .retain(|_, waiting| waiting.connection != connection);
     }
 
     /// Sends the client's latest reply, if that is what it waits for here.
@@ -158,8 +183,14 @@ impl Clients {
         pool: &Pool,
         outputs: &mut Vec<Output>,
     ) {
-        let Some(session) = sessions.get_mut(client) else { return };
-        let Some(Waiting { connection, request }) = self.waiting.get(&client).copied() else {
+        let Some(session) = sessions.get_mut(client) else {
+            return;
+        };
+        let Some(Waiting {
+            connection,
+            request,
+        }) = self.waiting.get(&client).copied()
+        else {
             return;
         };
         if request != session.request {
@@ -169,7 +200,11 @@ impl Clients {
         if render_reply(client, session, view, &self.terms, pool) {
             self.waiting.remove(&client);
             let size = HEADER_SIZE + session.reply_size;
-            outputs.push(Output::SendClient { connection, message: session.reply.clone(), size });
+            outputs.push(Output::SendClient {
+                connection,
+                message: session.reply.clone(),
+                size,
+            });
         }
     }
 
@@ -182,7 +217,9 @@ impl Clients {
         pool: &Pool,
         outputs: &mut Vec<Output>,
     ) {
-        let Some(connection) = self.arriving else { return };
+        let Some(connection) = self.arriving else {
+            return;
+        };
         let reason = match reason {
             Eviction::NoSession => EvictionReason::NoSession,
             Eviction::SessionTooLow => EvictionReason::SessionTooLow,
@@ -202,7 +239,13 @@ impl Clients {
     ) {
         self.counters.add(Reason::Evicted(reason));
         if let Some(mut message) = pool.acquire(0) {
-            render::eviction(message.header_bytes_mut(), client, reason, &self.terms, view);
+            render::eviction(
+                message.header_bytes_mut(),
+                client,
+                reason,
+                &self.terms,
+                view,
+            );
             send(connection, message, outputs);
         }
     }
@@ -210,7 +253,11 @@ impl Clients {
 
 fn send(connection: ConnectionId, message: MessageMut, outputs: &mut Vec<Output>) {
     let message = message.freeze();
-    outputs.push(Output::SendClient { connection, message, size: HEADER_SIZE });
+    outputs.push(Output::SendClient {
+        connection,
+        message,
+        size: HEADER_SIZE,
+    });
 }
 
 /// Puts the foreign header for `view` in front of the stored reply. In place when nobody else holds
@@ -238,13 +285,18 @@ fn render_reply(
         operation,
     };
     if session.reply.unique_parts_mut(0).is_none() {
-        let Some(mut copy) = pool.acquire(session.reply_size) else { return false };
+        let Some(mut copy) = pool.acquire(session.reply_size) else {
+            return false;
+        };
         let body = session.reply.body_of_size(session.reply_size);
-        copy.body_mut_of_size(session.reply_size).copy_from_slice(body);
+        copy.body_mut_of_size(session.reply_size)
+            .copy_from_slice(body);
         session.reply = copy.freeze();
     }
-    let (header, body) =
-        session.reply.unique_parts_mut(session.reply_size).expect("nobody else has it");
+    let (header, body) = session
+        .reply
+        .unique_parts_mut(session.reply_size)
+        .expect("nobody else has it");
     render::reply(header, &fields, body, terms, view);
     session.rendered = Some(view);
     true

@@ -10,7 +10,7 @@ use std::fmt;
 use crate::limits::BODY_SIZE_MAX;
 use crate::machine::{Machine, Snapshot};
 use crate::message::{Message, MessageMut, Op};
-use crate::store::Storage;
+use crate::store::{ManifestRef, Storage, sweep, write_checkpoint};
 
 /// Operations of the replica itself. The machine's begin at [`OPERATION_MACHINE_MIN`].
 pub const OPERATION_REGISTER: u8 = 2;
@@ -26,7 +26,11 @@ pub const REGISTER_REPLY_SIZE: usize = 64;
 #[derive(Debug)]
 pub enum Task {
     /// Apply `prepare`; write the reply's body into `reply`; capture a checkpoint after it.
-    Apply { prepare: Message, reply: MessageMut, checkpoint: bool },
+    Apply {
+        prepare: Message,
+        reply: MessageMut,
+        checkpoint: bool,
+    },
     /// The checkpoint of `op` is durable and referenced: memory that its files hold may go.
     Published { op: Op },
 }
@@ -43,7 +47,18 @@ pub struct Done {
 
 impl fmt::Debug for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "done op {} checkpoint {}", self.op, self.snapshot.is_some())
+        write!(
+            f,
+            "done op {} checkpoint {}",
+            self.op,
+            self.snapshot.is_some()
+        )
+    }
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "executor, pulse due {}", self.machine.due())
     }
 }
 
@@ -65,12 +80,21 @@ impl Executor {
     /// Runs one task. `None` for tasks without an answer.
     pub fn run(&mut self, task: Task) -> Option<Done> {
         match task {
-            Task::Apply { prepare, mut reply, checkpoint } => {
+            Task::Apply {
+                prepare,
+                mut reply,
+                checkpoint,
+            } => {
                 let header = prepare.header();
                 let size = self.apply(&prepare, &mut reply);
                 reply.set_body_size(size);
                 let snapshot = checkpoint.then(|| self.machine.snapshot(header.op));
-                Some(Done { op: header.op, reply, pulse_due: self.machine.due(), snapshot })
+                Some(Done {
+                    op: header.op,
+                    reply,
+                    pulse_due: self.machine.due(),
+                    snapshot,
+                })
             }
             Task::Published { op } => {
                 self.machine.published(op);
@@ -92,7 +116,13 @@ impl Executor {
             operation if operation >= OPERATION_MACHINE_MIN => {
                 let capacity = reply.body_capacity().min(BODY_SIZE_MAX);
                 let output = reply.body_mut_of_size(capacity);
-                self.machine.apply(header.op, operation, header.timestamp, prepare.body(), output)
+                self.machine.apply(
+                    header.op,
+                    operation,
+                    header.timestamp,
+                    prepare.body(),
+                    output,
+                )
             }
             _ => 0,
         }
@@ -105,11 +135,18 @@ pub struct CheckpointTask {
     pub snapshot: Box<dyn Snapshot>,
     /// The client table as of `op`, encoded.
     pub sessions: Vec<u8>,
+    /// The checkpoint in force, whose files stay; those of earlier ones go.
+    pub former: Option<ManifestRef>,
 }
 
 impl fmt::Debug for CheckpointTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "checkpoint op {} sessions {} B", self.op, self.sessions.len())
+        write!(
+            f,
+            "checkpoint op {} sessions {} B",
+            self.op,
+            self.sessions.len()
+        )
     }
 }
 
@@ -117,13 +154,18 @@ impl fmt::Debug for CheckpointTask {
 #[derive(Debug)]
 pub struct CheckpointDone {
     pub op: Op,
-    pub result: Result<crate::store::ManifestRef, String>,
+    pub result: Result<ManifestRef, String>,
 }
 
 impl CheckpointTask {
     /// Writes the checkpoint's files. Blocking: for the builder's thread.
     pub fn write(self, storage: &mut dyn Storage) -> CheckpointDone {
-        let result = crate::store::write_checkpoint(storage, self.op, self.snapshot, &self.sessions);
-        CheckpointDone { op: self.op, result: result.map_err(|error| error.to_string()) }
+        let keep = self.former.as_slice();
+        let result = sweep(storage, keep)
+            .and_then(|_| write_checkpoint(storage, self.op, self.snapshot, &self.sessions));
+        CheckpointDone {
+            op: self.op,
+            result: result.map_err(|error| error.to_string()),
+        }
     }
 }

@@ -28,10 +28,16 @@ pub fn inspect(header: &[u8; HEADER_SIZE]) -> Result<Inspected, &'static str> {
     if is_ours(header) {
         let header = Header::read_from_bytes(header).expect("as long as a header");
         header.verify().map_err(refusal_name)?;
-        Ok(Inspected { size: header.size as usize, ours: true })
+        Ok(Inspected {
+            size: header.size as usize,
+            ours: true,
+        })
     } else {
         let header = wire::header::frame_unaligned(header).map_err(wire::Refusal::name)?;
-        Ok(Inspected { size: header.frame.size as usize, ours: false })
+        Ok(Inspected {
+            size: header.frame.size as usize,
+            ours: false,
+        })
     }
 }
 
@@ -58,12 +64,24 @@ mod tests {
     fn both_kinds_of_peer_are_told_from_their_first_header() {
         let mut ours = Header::new(Command::Commit, 0, 1, 0);
         ours.seal(&[]);
-        assert_eq!(inspect(&zerocopy::transmute!(ours)), Ok(Inspected { size: 256, ours: true }));
+        assert_eq!(
+            inspect(&zerocopy::transmute!(ours)),
+            Ok(Inspected {
+                size: 256,
+                ours: true
+            })
+        );
 
         let mut foreign: wire::header::PingClient = wire::header::Header::zeroed();
         wire::header::Header::seal(&mut foreign, &[]);
         let foreign: [u8; HEADER_SIZE] = zerocopy::transmute!(foreign);
-        assert_eq!(inspect(&foreign), Ok(Inspected { size: 256, ours: false }));
+        assert_eq!(
+            inspect(&foreign),
+            Ok(Inspected {
+                size: 256,
+                ours: false
+            })
+        );
 
         assert_eq!(inspect(&[0; HEADER_SIZE]), Err("header_checksum"));
     }

@@ -38,17 +38,33 @@ pub enum Input {
     Tick,
     /// A whole message has arrived on an accepted connection. Its header has passed
     /// [`super::ingress::inspect`]; nothing else has been checked. The body is in place.
-    Received { connection: ConnectionId, message: MessageMut },
+    Received {
+        connection: ConnectionId,
+        message: MessageMut,
+    },
     /// An accepted connection is gone.
     Closed { connection: ConnectionId },
     /// The outgoing connection to a replica was established (true) or lost (false).
-    Peer { replica: ReplicaIndex, connected: bool },
+    Peer {
+        replica: ReplicaIndex,
+        connected: bool,
+    },
     /// A journal write is over: bytes written, or the error.
-    JournalWritten { token: u64, result: io::Result<usize> },
+    JournalWritten {
+        token: u64,
+        result: io::Result<usize>,
+    },
     /// A journal read is over: bytes read into the buffer's frame, or the error.
-    JournalRead { token: u64, message: MessageMut, result: io::Result<usize> },
+    JournalRead {
+        token: u64,
+        message: MessageMut,
+        result: io::Result<usize>,
+    },
     /// One copy of the superblock was written.
-    SuperblockWritten { token: u64, result: io::Result<usize> },
+    SuperblockWritten {
+        token: u64,
+        result: io::Result<usize>,
+    },
     /// The executor has finished a task.
     Done(Done),
     /// The builder has written a checkpoint, or failed to.
@@ -61,15 +77,32 @@ pub enum Output {
     /// Send header and body (our form: `message.header().size` bytes) to another replica.
     SendReplica { to: ReplicaIndex, message: Message },
     /// Send the first `size` bytes of header and body (foreign form) on a connection.
-    SendClient { connection: ConnectionId, message: Message, size: usize },
+    SendClient {
+        connection: ConnectionId,
+        message: Message,
+        size: usize,
+    },
     /// Close a connection; `reason` has been counted, and is for the log.
-    Close { connection: ConnectionId, reason: &'static str },
+    Close {
+        connection: ConnectionId,
+        reason: &'static str,
+    },
     /// One direct, data-synced write of a journal frame.
     JournalWrite(WriteOp<Message>),
     /// Read `size` bytes of journal file `file` at `offset` into the start of the buffer's frame.
-    JournalRead { token: u64, file: u32, offset: u64, size: usize, message: MessageMut },
+    JournalRead {
+        token: u64,
+        file: u32,
+        offset: u64,
+        size: usize,
+        message: MessageMut,
+    },
     /// One direct, data-synced write of a superblock sector at `offset` of the superblock file.
-    SuperblockWrite { token: u64, offset: u64, sector: Box<Sector> },
+    SuperblockWrite {
+        token: u64,
+        offset: u64,
+        sector: Box<Sector>,
+    },
     /// For the executor.
     Task(Task),
     /// For the builder.
@@ -93,7 +126,9 @@ pub enum Fatal {
     Journal(String),
     #[error("superblock write failed: {0}; check the disk, then start again")]
     Superblock(io::Error),
-    #[error("checkpoint of op {op} failed: {error}; free space or check the disk, then start again")]
+    #[error(
+        "checkpoint of op {op} failed: {error}; free space or check the disk, then start again"
+    )]
     Checkpoint { op: u64, error: String },
     #[error("journal entry of op {op} could not be read back: {error}")]
     Read { op: u64, error: String },

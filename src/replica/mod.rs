@@ -121,7 +121,10 @@ impl Replica {
                 self.idle(outputs);
                 self.deliver(Event::Tick, now, outputs);
             }
-            Input::Received { connection, message } => {
+            Input::Received {
+                connection,
+                message,
+            } => {
                 self.on_received(connection, message, now, outputs);
             }
             Input::Closed { connection } => self.clients.closed(connection),
@@ -140,13 +143,15 @@ impl Replica {
                     Err(fault) => self.stop(Fatal::Journal(fault.to_string()), outputs),
                 }
             }
-            Input::JournalRead { token, message, result } => {
-                match self.entries.on_read(token, message, result) {
-                    Ok(Some(event)) => self.deliver(event, now, outputs),
-                    Ok(None) => {}
-                    Err(fatal) => self.stop(fatal, outputs),
-                }
-            }
+            Input::JournalRead {
+                token,
+                message,
+                result,
+            } => match self.entries.on_read(token, message, result) {
+                Ok(Some(event)) => self.deliver(event, now, outputs),
+                Ok(None) => {}
+                Err(fatal) => self.stop(fatal, outputs),
+            },
             Input::SuperblockWritten { token: _, result } => {
                 self.on_superblock_written(result, now, outputs);
             }
@@ -180,18 +185,23 @@ impl Replica {
                 Effect::Read { op, purpose } => {
                     self.entries.read(op, purpose, &self.pool, outputs);
                 }
-                Effect::Execute { message, checkpoint } => {
+                Effect::Execute {
+                    message,
+                    checkpoint,
+                } => {
                     self.executions.push_back((message, checkpoint));
                 }
                 Effect::Wait { client, request } => self.clients.wait(client, request),
                 Effect::Reply { client } => {
                     let view = self.vsr.view();
                     let sessions = self.vsr.sessions_mut();
-                    self.clients.reply(client, sessions, view, &self.pool, outputs);
+                    self.clients
+                        .reply(client, sessions, view, &self.pool, outputs);
                 }
                 Effect::Evict { client, reason } => {
                     let view = self.vsr.view();
-                    self.clients.evict(client, reason, view, &self.pool, outputs);
+                    self.clients
+                        .evict(client, reason, view, &self.pool, outputs);
                 }
                 Effect::Persist(promise) => {
                     self.superblock.change(Change::Promise(promise), outputs);
@@ -227,8 +237,9 @@ impl Replica {
             sessions: self.vsr.sessions(),
             serving: self.vsr.is_serving(),
         };
-        let request =
-            self.clients.receive(connection, message, &standing, &self.pool, outputs);
+        let request = self
+            .clients
+            .receive(connection, message, &standing, &self.pool, outputs);
         if let Some(request) = request {
             self.clients.arriving(Some(connection));
             self.deliver(Event::Request(request), now, outputs);
@@ -247,7 +258,10 @@ impl Replica {
         header.timestamp = state.segment_size * u64::from(state.segment_count);
         if let Some(mut message) = self.pool.acquire(0) {
             message.fill(header, &[]);
-            outputs.push(Output::SendReplica { to: replica, message: message.freeze() });
+            outputs.push(Output::SendReplica {
+                to: replica,
+                message: message.freeze(),
+            });
         }
     }
 
@@ -262,23 +276,50 @@ impl Replica {
             } else {
                 executor::REGISTER_REPLY_SIZE
             };
-            let Some(reply) = self.pool.acquire(size) else { return };
-            let Some((prepare, checkpoint)) = self.executions.pop_front() else { return };
+            let Some(reply) = self.pool.acquire(size) else {
+                return;
+            };
+            let Some((prepare, checkpoint)) = self.executions.pop_front() else {
+                return;
+            };
             if checkpoint {
                 let header = prepare.header();
                 self.checkpoint_of = Some((header.op, header.checksum, header.timestamp));
             }
-            outputs.push(Output::Task(Task::Apply { prepare, reply, checkpoint }));
+            outputs.push(Output::Task(Task::Apply {
+                prepare,
+                reply,
+                checkpoint,
+            }));
         }
     }
 
     fn on_done(&mut self, done: Done, now: Time, outputs: &mut Vec<Output>) {
-        let Done { op, reply, pulse_due, snapshot } = done;
-        self.deliver(Event::Executed { op, reply, pulse_due }, now, outputs);
+        let Done {
+            op,
+            reply,
+            pulse_due,
+            snapshot,
+        } = done;
+        self.deliver(
+            Event::Executed {
+                op,
+                reply,
+                pulse_due,
+            },
+            now,
+            outputs,
+        );
         if let Some(snapshot) = snapshot {
             // The client table is as of `op`: the executor's answers come in order.
             let sessions = self.vsr.sessions().encode();
-            outputs.push(Output::Checkpoint(CheckpointTask { op, snapshot, sessions }));
+            let former = self.superblock.state().manifest();
+            outputs.push(Output::Checkpoint(CheckpointTask {
+                op,
+                snapshot,
+                sessions,
+                former,
+            }));
         }
     }
 
@@ -288,15 +329,16 @@ impl Replica {
             Ok(manifest) => manifest,
             Err(error) => return self.stop(Fatal::Checkpoint { op, error }, outputs),
         };
-        let (of, prepare_checksum, timestamp) =
-            self.checkpoint_of.take().expect("one checkpoint is under way");
+        let (of, prepare_checksum, timestamp) = self
+            .checkpoint_of
+            .take()
+            .expect("one checkpoint is under way");
         assert_eq!(of, op);
         self.checkpoint_written = Some(Checkpoint {
             op,
             prepare_checksum,
             timestamp,
-            manifest_size: manifest.size,
-            manifest_checksum: manifest.checksum,
+            manifest,
             journal_start: 0,
             trimmed: 0,
         });
@@ -305,7 +347,9 @@ impl Replica {
     /// Refers to a written checkpoint once a restart could go on from it: its operation must be
     /// durable in this journal.
     fn persist_checkpoint(&mut self, outputs: &mut Vec<Output>) {
-        let Some(mut checkpoint) = self.checkpoint_written else { return };
+        let Some(mut checkpoint) = self.checkpoint_written else {
+            return;
+        };
         if self.vsr.durable() < checkpoint.op {
             return;
         }
@@ -313,7 +357,8 @@ impl Replica {
         let alone = self.superblock.state().replica_count == 1;
         (checkpoint.journal_start, checkpoint.trimmed) =
             self.entries.keep_from(checkpoint.op, alone);
-        self.superblock.change(Change::Checkpoint(checkpoint), outputs);
+        self.superblock
+            .change(Change::Checkpoint(checkpoint), outputs);
     }
 
     fn on_superblock_written(
@@ -334,7 +379,8 @@ impl Replica {
             None | Some(Change::Refresh) => {}
             Some(Change::Promise(_)) => self.deliver(Event::Persisted, now, outputs),
             Some(Change::Checkpoint(checkpoint)) => {
-                self.entries.trim(checkpoint.journal_start, checkpoint.trimmed);
+                self.entries
+                    .trim(checkpoint.journal_start, checkpoint.trimmed);
                 outputs.push(Output::Task(Task::Published { op: checkpoint.op }));
                 let (op, trimmed) = (checkpoint.op, checkpoint.trimmed);
                 self.deliver(Event::Checkpointed { op, trimmed }, now, outputs);
@@ -344,7 +390,11 @@ impl Replica {
 
     /// An idle journal says on disk how far it is durable.
     fn idle(&mut self, outputs: &mut Vec<Output>) {
-        self.idle_ticks = if self.entries.marker_due() { self.idle_ticks + 1 } else { 0 };
+        self.idle_ticks = if self.entries.marker_due() {
+            self.idle_ticks + 1
+        } else {
+            0
+        };
         if self.idle_ticks >= 2
             && let Some(buffer) = self.pool.acquire(0)
         {

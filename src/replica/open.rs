@@ -19,15 +19,15 @@ use std::collections::VecDeque;
 use stampede_journal::device::{ReadAt, WriteAt};
 use stampede_journal::{Journal, Location, Recovery};
 
+use super::Replica;
 use super::clients::Clients;
 use super::executor::{Executor, OPERATION_PULSE, OPERATION_REGISTER};
 use super::storage::{Entries, PrepareCheck, split};
 use super::superblock::{State, Superblock};
-use super::{Replica, ReplySize};
 use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX};
 use crate::machine::Machine;
 use crate::message::{Op, Pool, View};
-use crate::store::{ManifestRef, Storage, StoreError};
+use crate::store::{Manifest, Storage, StoreError};
 use crate::vsr::sessions::{DecodeError, Sessions};
 use crate::vsr::{Config, Entry, Log, Recovered, Vsr};
 
@@ -89,9 +89,8 @@ pub struct Opened {
 pub fn open<M: Machine + 'static>(
     state: State,
     empty: impl FnOnce() -> M,
-    reply_size: ReplySize,
     device: &mut (impl ReadAt + WriteAt),
-    storage: &mut dyn Storage,
+    storage: &dyn Storage,
     pool: &Pool,
 ) -> Result<Opened, OpenError> {
     let (machine, sessions) = restore(&state, empty, storage, pool)?;
@@ -100,12 +99,16 @@ pub fn open<M: Machine + 'static>(
         journal_config(&state),
         device,
         &PrepareCheck,
-        state.journal_start,
+        Some(state.journal_start),
         |entry| scan.visit(entry.location, entry.payload),
     )?;
     if let Some(corruption) = recovery.corruptions.first() {
         let more = recovery.corruptions.len() - 1;
-        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+        let more = if more == 0 {
+            String::new()
+        } else {
+            format!(", and {more} more")
+        };
         return Err(OpenError::Corrupt(format!("{corruption}{more}")));
     }
     let (log, locations, commit) = scan.finish(&state)?;
@@ -137,33 +140,33 @@ pub fn open<M: Machine + 'static>(
         pool: pool.clone(),
         effects: Vec::with_capacity(256),
         executions: VecDeque::new(),
-        reply_size,
+        reply_size: M::reply_size_max,
         checkpoint_written: None,
         checkpoint_of: None,
         idle_ticks: 0,
         stopped: false,
     };
-    Ok(Opened { replica, executor: Executor::new(Box::new(machine)), recovery })
+    Ok(Opened {
+        replica,
+        executor: Executor::new(Box::new(machine)),
+        recovery,
+    })
 }
 
 fn restore<M: Machine>(
     state: &State,
     empty: impl FnOnce() -> M,
-    storage: &mut dyn Storage,
+    storage: &dyn Storage,
     pool: &Pool,
 ) -> Result<(M, Sessions), OpenError> {
     let capacity = state.sessions_max as usize;
-    if state.manifest_size == 0 {
+    let Some(reference) = state.manifest() else {
         return Ok((empty(), Sessions::new(capacity)));
-    }
-    let reference = ManifestRef {
-        op: state.checkpoint_op,
-        size: state.manifest_size,
-        checksum: state.manifest_checksum,
     };
-    let (files, sessions) = crate::store::read_checkpoint(storage, &reference)?;
+    let manifest = Manifest::open(storage, &reference)?;
+    let sessions = manifest.sessions(storage)?;
     let sessions = Sessions::decode(&sessions, capacity, pool)?;
-    Ok((M::restore(storage, &files)?, sessions))
+    Ok((M::restore(storage, &manifest.files)?, sessions))
 }
 
 /// The log as a scan finds it.
@@ -208,12 +211,18 @@ impl Scan {
         if self.entries.is_empty() {
             let checksum = state.checkpoint_checksum;
             if checkpoint > 0 {
-                return Err(OpenError::Behind { head: 0, checkpoint });
+                return Err(OpenError::Behind {
+                    head: 0,
+                    checkpoint,
+                });
             }
             return Ok((Log::new(0, checksum, 0), VecDeque::new(), 0));
         }
         if self.first > checkpoint + 1 {
-            return Err(OpenError::Gap { first: self.first - 1, checkpoint });
+            return Err(OpenError::Gap {
+                first: self.first - 1,
+                checkpoint,
+            });
         }
         self.drop_what_died(state);
         let base = self.first - 1;
@@ -221,7 +230,11 @@ impl Scan {
         if head < checkpoint {
             return Err(OpenError::Behind { head, checkpoint });
         }
-        let base_timestamp = if base == checkpoint { state.checkpoint_timestamp } else { 0 };
+        let base_timestamp = if base == checkpoint {
+            state.checkpoint_timestamp
+        } else {
+            0
+        };
         let mut log = Log::new(base, self.first_parent, base_timestamp);
         let mut locations = VecDeque::with_capacity(self.entries.len());
         let mut commit = 0;
@@ -242,9 +255,9 @@ impl Scan {
 
     fn drop_what_died(&mut self, state: &State) {
         let first = self.first;
-        let died = (first..).zip(&self.entries).find(|(op, found)| {
-            *op > state.log_view_op && found.view < state.log_view
-        });
+        let died = (first..)
+            .zip(&self.entries)
+            .find(|(op, found)| *op > state.log_view_op && found.view < state.log_view);
         if let Some((op, _)) = died {
             let keep = usize::try_from(op - first).expect("an index");
             self.entries.truncate(keep);

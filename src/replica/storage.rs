@@ -20,11 +20,13 @@ use crate::protocol::{Event, ReadFor};
 /// Verifies prepares that are read back: the frame's checksum is the prepare's, which covers the
 /// body through its header.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PrepareCheck;
+pub(super) struct PrepareCheck;
 
 impl PayloadCheck for PrepareCheck {
     fn verify(&self, payload: &[u8], checksum: u128) -> bool {
-        let Some((header, body)) = split(payload) else { return false };
+        let Some((header, body)) = split(payload) else {
+            return false;
+        };
         header.checksum == checksum
             && header.verify() == Ok(Command::Prepare)
             && header.verify_body(body).is_ok()
@@ -88,7 +90,9 @@ impl Entries {
     /// stretch that a segment's end may waste.
     pub(super) fn free(&self) -> u64 {
         let waste = 2 * (MESSAGE_SIZE_MAX + SECTOR_SIZE) as u64;
-        self.journal.free_bytes().saturating_sub(self.waiting_bytes + waste)
+        self.journal
+            .free_bytes()
+            .saturating_sub(self.waiting_bytes + waste)
     }
 
     fn location(&self, op: Op) -> Option<Location> {
@@ -120,7 +124,9 @@ impl Entries {
             self.wait(message);
             return Ok(());
         }
-        let appended = self.journal.append(header.op, size, header.checksum, message);
+        let appended = self
+            .journal
+            .append(header.op, size, header.checksum, message);
         let (location, write) = appended.map_err(|error| Fatal::Journal(error.to_string()))?;
         let keep = usize::try_from(header.op - self.base - 1).expect("in memory");
         assert!(keep <= self.locations.len(), "the log has no holes");
@@ -147,7 +153,11 @@ impl Entries {
             .on_written(token, result)
             .map_err(|fault| Fatal::Journal(fault.to_string()))?;
         let mut newest = None;
-        while self.appending.front().is_some_and(|a| a.end <= self.journal.durable()) {
+        while self
+            .appending
+            .front()
+            .is_some_and(|a| a.end <= self.journal.durable())
+        {
             newest = self.appending.pop_front().map(|a| (a.op, a.checksum));
         }
         while let Some(message) = self.waiting.front() {
@@ -155,7 +165,9 @@ impl Entries {
             if self.journal.accepts(size as usize) == Err(AppendError::InflightLimit) {
                 break;
             }
-            let Some(message) = self.waiting.pop_front() else { break };
+            let Some(message) = self.waiting.pop_front() else {
+                break;
+            };
             self.waiting_bytes -= u64::from(size) + 2 * SECTOR_SIZE as u64;
             self.append_now(message, outputs)?;
         }
@@ -204,22 +216,46 @@ impl Entries {
         pool: &Pool,
         outputs: &mut Vec<Output>,
     ) -> bool {
-        let limit = if purpose == ReadFor::Execute { READS_MAX } else { READS_MAX / 2 };
+        let limit = if purpose == ReadFor::Execute {
+            READS_MAX
+        } else {
+            READS_MAX / 2
+        };
         if self.reads.len() >= limit {
             return false;
         }
-        let Some(location) = self.location(op) else { return false };
-        let Some(extent) = self.journal.locate(location) else { return false };
-        let body_size = (extent.len - HEADROOM_SIZE - HEADER_SIZE).min(crate::limits::BODY_SIZE_MAX);
+        let Some(location) = self.location(op) else {
+            return false;
+        };
+        let Some(extent) = self.journal.locate(location) else {
+            return false;
+        };
+        let body_size =
+            (extent.len - HEADROOM_SIZE - HEADER_SIZE).min(crate::limits::BODY_SIZE_MAX);
         if purpose != ReadFor::Execute && pool.free(body_size) < crate::limits::BUFFERS_RESERVED {
             return false;
         }
-        let Some(message) = pool.acquire(body_size) else { return false };
+        let Some(message) = pool.acquire(body_size) else {
+            return false;
+        };
         let token = self.read_token;
         self.read_token += 1;
-        self.reads.insert(token, Reading { op, purpose, location });
+        self.reads.insert(
+            token,
+            Reading {
+                op,
+                purpose,
+                location,
+            },
+        );
         let (file, offset, size) = (extent.file, extent.offset, extent.len);
-        outputs.push(Output::JournalRead { token, file, offset, size, message });
+        outputs.push(Output::JournalRead {
+            token,
+            file,
+            offset,
+            size,
+            message,
+        });
         true
     }
 
@@ -230,8 +266,11 @@ impl Entries {
         message: MessageMut,
         result: io::Result<usize>,
     ) -> Result<Option<Event>, Fatal> {
-        let Reading { op, purpose, location } =
-            self.reads.remove(&token).expect("a read was in flight");
+        let Reading {
+            op,
+            purpose,
+            location,
+        } = self.reads.remove(&token).expect("a read was in flight");
         // Replaced or trimmed while it was read: of no use to anybody.
         if self.location(op) != Some(location) {
             return Ok(None);
@@ -247,7 +286,11 @@ impl Entries {
             Err(error) => Some(error.to_string()),
         };
         match (problem, purpose) {
-            (None, _) => Ok(Some(Event::Read { op, purpose, message: Some(message.freeze()) })),
+            (None, _) => Ok(Some(Event::Read {
+                op,
+                purpose,
+                message: Some(message.freeze()),
+            })),
             (Some(error), ReadFor::Execute) => Err(Fatal::Read { op, error }),
             // The other replica will ask again, and elsewhere.
             (Some(_), ReadFor::Replica(_)) => Ok(None),

@@ -12,7 +12,7 @@
 //!   64 journal_id u128 · 80 segment_size u64 · 88 view u32 · 92 log_view u32
 //!   96 log_view_op u64 · 104 commit u64 · 112 checkpoint_checksum u128 (of its prepare)
 //!  128 manifest_checksum u128 · 144 checkpoint_op u64 · 152 checkpoint_timestamp u64
-//!  160 manifest_size u64 · 168 journal_start u64 · 176 zeros to 4096
+//!  160 manifest_size u64 · 168 manifest_data_size u64 · 176 journal_start u64 · 184 zeros to 4096
 //! ```
 
 use std::collections::VecDeque;
@@ -23,6 +23,7 @@ use super::io::{Output, Sector};
 use crate::limits::{REPLICAS_MAX, SECTOR_SIZE, SESSIONS_MAX, SUPERBLOCK_COPIES};
 use crate::message::checksum;
 use crate::protocol::Promise;
+use crate::store::ManifestRef;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STMPSUPR");
 const VERSION: u32 = 1;
@@ -57,11 +58,13 @@ pub struct State {
     pub checkpoint_timestamp: u64,
     /// 0 when there is no checkpoint yet.
     pub manifest_size: u64,
+    pub manifest_data_size: u64,
     /// Position in the journal from which a restart reads.
     pub journal_start: u64,
+    reserved_tail: u64,
 }
 
-const _: () = assert!(size_of::<State>() == 176);
+const _: () = assert!(size_of::<State>() == 192);
 
 /// What `format` decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,9 +82,13 @@ pub struct Identity {
 /// Why a superblock cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SuperblockError {
-    #[error("superblock has {0} bytes instead of {SUPERBLOCK_FILE_SIZE}: the file was cut or is not a superblock")]
+    #[error(
+        "superblock has {0} bytes instead of {SUPERBLOCK_FILE_SIZE}: the file was cut or is not a superblock"
+    )]
     Size(usize),
-    #[error("this is not a superblock (or all four copies are damaged): was the directory formatted?")]
+    #[error(
+        "this is not a superblock (or all four copies are damaged): was the directory formatted?"
+    )]
     NoCopy,
     #[error("superblock format version {0}; this release reads version {VERSION}")]
     Version(u32),
@@ -114,8 +121,21 @@ impl State {
             checkpoint_op: 0,
             checkpoint_timestamp: 0,
             manifest_size: 0,
+            manifest_data_size: 0,
             journal_start: 0,
+            reserved_tail: 0,
         }
+    }
+
+    /// The checkpoint's manifest, if there is a checkpoint.
+    pub fn manifest(&self) -> Option<ManifestRef> {
+        (self.manifest_size > 0).then_some(ManifestRef {
+            checksum: self.manifest_checksum,
+            op: self.checkpoint_op,
+            size: self.manifest_size,
+            data_size: self.manifest_data_size,
+            reserved: 0,
+        })
     }
 
     pub fn promise(&self) -> Promise {
@@ -150,7 +170,10 @@ impl State {
 
     /// Each copy as it was read, for people: `None` for one that does not verify.
     pub fn decode_copies(file: &[u8]) -> Vec<Option<Self>> {
-        file.chunks_exact(SECTOR_SIZE).take(SUPERBLOCK_COPIES).map(Self::decode).collect()
+        file.chunks_exact(SECTOR_SIZE)
+            .take(SUPERBLOCK_COPIES)
+            .map(Self::decode)
+            .collect()
     }
 
     /// The newest state that the file holds.
@@ -161,7 +184,10 @@ impl State {
         if file.len() != SUPERBLOCK_FILE_SIZE {
             return Err(SuperblockError::Size(file.len()));
         }
-        let newest = Self::decode_copies(file).into_iter().flatten().max_by_key(|s| s.sequence);
+        let newest = Self::decode_copies(file)
+            .into_iter()
+            .flatten()
+            .max_by_key(|s| s.sequence);
         let state = newest.ok_or(SuperblockError::NoCopy)?;
         if state.version != VERSION {
             return Err(SuperblockError::Version(state.version));
@@ -172,7 +198,10 @@ impl State {
             && state.log_view <= state.view;
         if !plausible {
             let (replica, replica_count) = (state.replica, state.replica_count);
-            return Err(SuperblockError::Replica { replica, replica_count });
+            return Err(SuperblockError::Replica {
+                replica,
+                replica_count,
+            });
         }
         Ok(state)
     }
@@ -193,8 +222,7 @@ pub struct Checkpoint {
     pub op: u64,
     pub prepare_checksum: u128,
     pub timestamp: u64,
-    pub manifest_size: u64,
-    pub manifest_checksum: u128,
+    pub manifest: ManifestRef,
     pub journal_start: u64,
     /// Log entries up to and with this one are gone once it is durable. Not stored.
     pub trimmed: u64,
@@ -211,7 +239,11 @@ pub struct Superblock {
 
 impl Superblock {
     pub fn new(state: State) -> Self {
-        Self { state, queue: VecDeque::new(), writes_left: 0 }
+        Self {
+            state,
+            queue: VecDeque::new(),
+            writes_left: 0,
+        }
     }
 
     /// What is durable, or being made so.
@@ -229,7 +261,10 @@ impl Superblock {
 
     /// One copy is durable. Gives the change that is over, if this was the last copy.
     pub fn on_written(&mut self, outputs: &mut Vec<Output>) -> Option<Change> {
-        self.writes_left = self.writes_left.checked_sub(1).expect("a copy was being written");
+        self.writes_left = self
+            .writes_left
+            .checked_sub(1)
+            .expect("a copy was being written");
         if self.writes_left > 0 {
             return None;
         }
@@ -241,7 +276,9 @@ impl Superblock {
     }
 
     fn write(&mut self, outputs: &mut Vec<Output>) {
-        let Some(change) = self.queue.front() else { return };
+        let Some(change) = self.queue.front() else {
+            return;
+        };
         let state = &mut self.state;
         state.sequence += 1;
         match change {
@@ -258,8 +295,9 @@ impl Superblock {
                 state.checkpoint_op = checkpoint.op;
                 state.checkpoint_checksum = checkpoint.prepare_checksum;
                 state.checkpoint_timestamp = checkpoint.timestamp;
-                state.manifest_size = checkpoint.manifest_size;
-                state.manifest_checksum = checkpoint.manifest_checksum;
+                state.manifest_size = checkpoint.manifest.size;
+                state.manifest_data_size = checkpoint.manifest.data_size;
+                state.manifest_checksum = checkpoint.manifest.checksum;
                 state.journal_start = checkpoint.journal_start;
                 state.commit = state.commit.max(checkpoint.op);
             }
@@ -301,8 +339,14 @@ mod tests {
             }
             assert_eq!(State::decode_file(&file).unwrap().cluster, 7);
         }
-        assert_eq!(State::decode_file(&[0; SUPERBLOCK_FILE_SIZE]), Err(SuperblockError::NoCopy));
-        assert_eq!(State::decode_file(&good[1..]), Err(SuperblockError::Size(16383)));
+        assert_eq!(
+            State::decode_file(&[0; SUPERBLOCK_FILE_SIZE]),
+            Err(SuperblockError::NoCopy)
+        );
+        assert_eq!(
+            State::decode_file(&good[1..]),
+            Err(SuperblockError::Size(16383))
+        );
     }
 
     #[test]
@@ -329,14 +373,22 @@ mod tests {
     fn changes_are_written_one_after_the_other() {
         let mut superblock = Superblock::new(state());
         let mut outputs = Vec::new();
-        let promise = Promise { view: 1, log_view: 0, log_view_op: 0, commit: 0 };
+        let promise = Promise {
+            view: 1,
+            log_view: 0,
+            log_view_op: 0,
+            commit: 0,
+        };
         superblock.change(Change::Promise(promise), &mut outputs);
         superblock.change(Change::Refresh, &mut outputs);
         assert_eq!(outputs.len(), SUPERBLOCK_COPIES);
         for _ in 0..3 {
             assert_eq!(superblock.on_written(&mut outputs), None);
         }
-        assert_eq!(superblock.on_written(&mut outputs), Some(Change::Promise(promise)));
+        assert_eq!(
+            superblock.on_written(&mut outputs),
+            Some(Change::Promise(promise))
+        );
         assert_eq!(outputs.len(), 2 * SUPERBLOCK_COPIES);
     }
 }
