@@ -295,13 +295,15 @@ impl Session {
         HEADER_SIZE + body_size
     }
 
-    /// Judges a message whose checksums and cluster have been verified (`Inbox` does that).
+    /// Judges a message whose checksums have been verified (`Inbox` does that).
     pub fn receive<'a>(
         &mut self,
         header: &'a AnyHeader,
         body: &'a [u8],
     ) -> Result<Event<'a>, Violation> {
-        debug_assert_eq!(header.frame.cluster, self.cluster);
+        if let Err(refusal) = header.verify_cluster(self.cluster) {
+            return Ok(Event::Ignored(Ignored::Refused(refusal)));
+        }
         if self.evicted.is_some() {
             return Ok(Event::Ignored(Ignored::AnsweredAlready));
         }

@@ -154,6 +154,9 @@ fn multi_batch(
         for batch in batches.iter() {
             let limit = filter_limit(operation, batch.elements).ok_or(BodyError::NotOneFilter)?;
             results += limit.min(results_max) as usize;
+            if results * result_size > BODY_SIZE_MAX {
+                return Err(BodyError::ReplyTooLarge);
+            }
         }
     } else {
         for count in batches.counts() {
