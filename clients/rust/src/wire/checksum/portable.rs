@@ -1,5 +1,6 @@
 //! AEGIS-128L with a table of 256 words instead of AES instructions: for other processors, and at compile time for the
-//! start state. Same result as the fast ones, checked by a property test; about twenty times slower (a millisecond for a mebibyte).
+//! start state. Same result as the fast ones, checked by a property test; about twenty times slower (a millisecond for
+//! a mebibyte).
 
 use super::{BLOCK_SIZE, FINAL_ROUNDS, START, padded};
 
