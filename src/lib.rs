@@ -24,3 +24,5 @@ pub mod message;
 pub mod gateway;
 pub mod protocol;
 pub mod vsr;
+pub mod machine;
+pub mod store;

@@ -1,0 +1,196 @@
+//! The books: every table of the ledger, and how things are found in them.
+//!
+//! ```text
+//!   accounts     rows of 128 bytes, in order of creation, changed in place
+//!   transfers    rows of 128 bytes, in order of commit, never changed
+//!   failed       ids that failed for good, 16 bytes each, never changed
+//!   resolutions  two bits for each transfer: what became of a pending one
+//!   expiries     pending transfers with a timeout, by expiry
+//!
+//!   account_ids   id → row of `accounts`
+//!   transfer_ids  id → row of `transfers`, or FAILED_BASE + row of `failed`
+//! ```
+//!
+//! Invariants
+//! - Timestamps ascend in `accounts` and in `transfers`, so the largest is the last row's, and a
+//!   timestamp is found by bisection.
+//! - An account's pending and posted debits together never exceed 2^128 - 1, nor do its credits: a
+//!   creation checks the sum, and a resolution only makes it smaller.
+//! - A transfer's accounts exist and differ; a resolution's pending transfer exists. Nothing is
+//!   ever deleted, except by the undo of a chain.
+
+use stampede_client::wire::record::transfer_flags;
+use stampede_client::wire::{Account, Transfer};
+
+use super::LedgerOptions;
+use super::expiry::Expiries;
+use super::resolutions::Resolutions;
+use crate::store::{IdHash, Index, ROW_NONE, Table};
+
+/// Rows of `transfer_ids` from here on are failed ids: room for 3.2 billion transfers and one
+/// billion failures.
+const FAILED_BASE: u32 = 0xc000_0000;
+
+/// A candidate row that nobody has looked for yet.
+pub(super) const ROW_UNKNOWN: u32 = ROW_NONE - 1;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) accounts: Table<Account>,
+    pub(super) account_ids: Index,
+    pub(super) transfers: Table<Transfer>,
+    pub(super) transfer_ids: Index,
+    pub(super) failed: Table<u128>,
+    pub(super) resolutions: Resolutions,
+    pub(super) expiries: Expiries,
+}
+
+/// What an id of a transfer stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    No,
+    Transfer(u32),
+    Failed,
+}
+
+impl Books {
+    /// Empty books whose indexes have the size for as many accounts and transfer ids.
+    pub(super) fn with_capacity(options: LedgerOptions, accounts: u64, transfers: u64) -> Self {
+        Self {
+            accounts: Table::new(options.chunk_rows_log2),
+            account_ids: Index::with_capacity(accounts),
+            transfers: Table::new(options.chunk_rows_log2),
+            transfer_ids: Index::with_capacity(transfers),
+            failed: Table::new(options.chunk_rows_log2),
+            resolutions: Resolutions::new(options.chunk_rows_log2),
+            expiries: Expiries::default(),
+        }
+    }
+
+    /// The row of an account, or [`ROW_NONE`]. `candidate` is what the index said before.
+    #[inline(always)]
+    pub(super) fn account_row(&self, id: u128, candidate: u32) -> u32 {
+        if candidate == ROW_NONE {
+            return ROW_NONE;
+        }
+        if candidate < self.accounts.len() && self.accounts.row(candidate).id == id {
+            return candidate;
+        }
+        self.search_account(id)
+    }
+
+    #[cold]
+    fn search_account(&self, id: u128) -> u32 {
+        let found = self
+            .account_ids
+            .find(IdHash::of(id), |row| self.accounts.row(row).id == id);
+        found.unwrap_or(ROW_NONE)
+    }
+
+    /// What is known of a transfer's id.
+    #[inline(always)]
+    pub(super) fn transfer(&self, id: u128, hash: IdHash) -> Known {
+        let found = self.transfer_ids.find(hash, |row| {
+            if row < FAILED_BASE {
+                self.transfers.row(row).id == id
+            } else {
+                *self.failed.row(row - FAILED_BASE) == id
+            }
+        });
+        match found {
+            None => Known::No,
+            Some(row) if row < FAILED_BASE => Known::Transfer(row),
+            Some(_) => Known::Failed,
+        }
+    }
+
+    /// Fetches what [`Index::candidate`] gave for a transfer's id.
+    #[inline(always)]
+    pub(super) fn prefetch_transfer(&self, candidate: u32) {
+        if candidate < FAILED_BASE {
+            self.transfers.prefetch(candidate);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn add_account(&mut self, hash: IdHash, account: &Account) {
+        let row = self.accounts.push(account);
+        assert!(row < ROW_UNKNOWN, "the ledger is full: 2^32 accounts");
+        self.account_ids.insert(hash, row);
+    }
+
+    #[inline(always)]
+    pub(super) fn add_transfer(&mut self, hash: IdHash, transfer: &Transfer) -> u32 {
+        let row = self.transfers.push(transfer);
+        assert!(
+            row < FAILED_BASE,
+            "the ledger is full: {FAILED_BASE} transfers"
+        );
+        self.transfer_ids.insert(hash, row);
+        row
+    }
+
+    /// From here on the id answers `id_already_failed`.
+    pub(super) fn add_failed(&mut self, hash: IdHash, id: u128) {
+        let row = self.failed.push(&id);
+        assert!(
+            row < ROW_UNKNOWN - FAILED_BASE,
+            "the ledger is full: 2^30 failed ids"
+        );
+        self.transfer_ids.insert(hash, FAILED_BASE + row);
+    }
+
+    /// Appends failed ids as they were.
+    pub(super) fn restore_failed(&mut self, ids: &[u128]) {
+        self.transfer_ids
+            .extend(ids, FAILED_BASE + self.failed.len());
+        self.failed.append(ids);
+    }
+
+    pub(super) fn account_timestamp_max(&self) -> u64 {
+        self.accounts.last().map_or(0, |account| account.timestamp)
+    }
+
+    pub(super) fn transfer_timestamp_max(&self) -> u64 {
+        self.transfers
+            .last()
+            .map_or(0, |transfer| transfer.timestamp)
+    }
+
+    pub(super) fn account_has_timestamp(&self, timestamp: u64) -> bool {
+        let row = self
+            .accounts
+            .partition_point(|account| account.timestamp < timestamp);
+        row < self.accounts.len() && self.accounts.row(row).timestamp == timestamp
+    }
+
+    pub(super) fn transfer_has_timestamp(&self, timestamp: u64) -> bool {
+        let row = self
+            .transfers
+            .partition_point(|transfer| transfer.timestamp < timestamp);
+        row < self.transfers.len() && self.transfers.row(row).timestamp == timestamp
+    }
+
+    /// The accounts of a transfer that is in the books; the candidates may be stale.
+    pub(super) fn accounts_of(
+        &self,
+        transfer: &Transfer,
+        debit_candidate: u32,
+        credit_candidate: u32,
+    ) -> (u32, u32) {
+        let debit = self.account_row(transfer.debit_account_id, debit_candidate);
+        let credit = self.account_row(transfer.credit_account_id, credit_candidate);
+        assert!(
+            debit != ROW_NONE && credit != ROW_NONE,
+            "accounts of a transfer exist"
+        );
+        (debit, credit)
+    }
+}
+
+/// Whether the transfer resolves a pending one.
+#[inline(always)]
+pub(super) fn is_resolution(flags: u16) -> bool {
+    flags & (transfer_flags::POST_PENDING_TRANSFER | transfer_flags::VOID_PENDING_TRANSFER) != 0
+}

@@ -1,0 +1,57 @@
+//! State machines: what the log's operations do.
+//!
+//! ```text
+//!   executor:  apply(op, operation, timestamp, body) ──► reply         one after another
+//!              snapshot(op) ──► Box<dyn Snapshot> ──► builder: write files
+//!              published(op) ◄── the checkpoint is durable and referenced
+//!   start:     restore(files of a manifest)
+//! ```
+//!
+//! **Same prepares, same bytes.** A machine is a deterministic function of the operations applied to
+//! it: replies, digests and checkpoint files are equal on every replica. It reads no clock, draws no
+//! randomness, and knows no consensus, socket or client.
+
+pub mod ledger;
+
+use crate::store::Storage;
+pub use crate::store::{FileEntry, Snapshot, StoreError};
+
+/// A deterministic state machine.
+pub trait Machine: Send {
+    /// A bound on the reply's body, known before the operation is applied. At most
+    /// [`crate::limits::BODY_SIZE_MAX`] for a body that the gateway has admitted.
+    fn reply_size_max(&self, operation: u8, body: &[u8]) -> usize;
+
+    /// Applies a committed operation and writes the reply's body; returns its length.
+    ///
+    /// `timestamp` is the operation's cluster time, later than all before it by at least the number
+    /// of events in the body: event `k` of `n` gets `timestamp - n + 1 + k`. `reply` has room for
+    /// [`Machine::reply_size_max`] bytes. The body has passed the gateway's check for the operation;
+    /// a body that has not is a bug, and panics.
+    fn apply(
+        &mut self,
+        op: u64,
+        operation: u8,
+        timestamp: u64,
+        body: &[u8],
+        reply: &mut [u8],
+    ) -> usize;
+
+    /// The cluster time from which on a pulse has work; `u64::MAX` if there is none in sight.
+    fn due(&self) -> u64;
+
+    /// Captures the state as of `op`, the last operation applied. Does no IO; the pause is bounded
+    /// by copying what changes in place. The result is written on another thread.
+    fn snapshot(&mut self, op: u64) -> Box<dyn Snapshot>;
+
+    /// The checkpoint of `op` is durable and referenced: what its files hold may leave memory.
+    fn published(&mut self, op: u64);
+
+    /// The machine as of a checkpoint, from its files.
+    fn restore(storage: &dyn Storage, files: &[FileEntry]) -> Result<Self, StoreError>
+    where
+        Self: Sized;
+
+    /// A checksum of the whole logical state, for tests and for comparing replicas. Slow.
+    fn digest(&self) -> u128;
+}

@@ -1,0 +1,33 @@
+//! What state machines keep their state in: tables, indexes, files, checkpoints.
+//!
+//! ```text
+//!   machine ──► table (rows)   index (id → row)        memory
+//!                  │ snapshot
+//!                  ▼
+//!   builder ──► sealed files ──► manifest ──► superblock   storage
+//! ```
+//!
+//! Nothing is overwritten in place: a checkpoint is new immutable files, then a manifest that lists
+//! them, then the caller's superblock that refers to the manifest. A crash at any instant leaves
+//! the former checkpoint whole. Equal states give equal files on every replica.
+//!
+//! The store knows no operation and no ledger, and makes no system call but to map memory; files
+//! are behind [`Storage`].
+
+mod pages;
+mod table;
+mod index;
+mod storage;
+mod memory;
+mod sealed;
+mod checkpoint;
+mod error;
+
+pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
+pub use error::StoreError;
+pub use index::{IdHash, Index, ROW_NONE};
+pub use memory::MemoryStorage;
+pub use pages::{Pages, prefetch};
+pub use sealed::{BLOCK_SIZE, FileEntry, SealedFile, SealedWriter, Section};
+pub use storage::{FileKind, FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage};
+pub use table::{CHUNK_ROWS_LOG2, Plain, Shared, Table};

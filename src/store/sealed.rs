@@ -1,0 +1,430 @@
+//! The one file format of the store: sections of data, sealed by a footer of checksums.
+//!
+//! ```text
+//!   0          512 KiB      1 MiB           data_size      size
+//!   ├─ block 0 ──┼─ block 1 ──┼─ ... last block ─┼─ footer ──┤    whole sectors everywhere
+//!   ├─ section ─────┼─ section ──────────┤ zeros │
+//!
+//!   footer   0 magic, 8 version u16, 10 kind u16, 12 sections u32, 16 number u64,
+//!            24 data_size u64, 32 blocks u64, 40 zeros
+//!           64 section × n: kind u32, zero u32, offset u64, size u64, zero u64
+//!              block checksum × blocks: XXH3-128
+//!              zeros to a whole sector
+//! ```
+//!
+//! The checksum of a file is that of its footer, which holds those of the blocks: whoever knows it
+//! can verify any block by itself. So a restart reads only the sections it needs, damage is located
+//! to the block, and a block (which fits a message) can be fetched from another replica and verified
+//! before it is used.
+//!
+//! Equal contents give equal bytes: there is nothing else in a file.
+
+use xxhash_rust::xxh3::xxh3_128;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use super::error::StoreError;
+use super::pages::Pages;
+use super::storage::{FileKind, FileName, FileWriter, STORAGE_SECTOR_SIZE, Storage};
+
+/// Bytes under one checksum; with a message header it stays below a mebibyte.
+pub const BLOCK_SIZE: usize = 512 * 1024;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"STAMPSEA");
+const VERSION: u16 = 1;
+const SECTIONS_MAX: usize = 64;
+const CHECKSUM_SIZE: usize = size_of::<u128>();
+
+/// A file as a manifest lists it: enough to know every byte of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileEntry {
+    pub name: FileName,
+    /// Of the whole file.
+    pub size: u64,
+    /// Where the footer begins.
+    pub data_size: u64,
+    /// Of the footer.
+    pub checksum: u128,
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct FooterHead {
+    magic: u64,
+    version: u16,
+    kind: u16,
+    sections: u32,
+    number: u64,
+    data_size: u64,
+    blocks: u64,
+    reserved: [u8; 24],
+}
+
+const _: () = assert!(size_of::<FooterHead>() == 64);
+
+/// A part of a file; `kind` is the writer's number for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Section {
+    pub kind: u32,
+    reserved: u32,
+    /// A multiple of a sector.
+    pub offset: u64,
+    /// Bytes written, without padding.
+    pub size: u64,
+    reserved_tail: u64,
+}
+
+const _: () = assert!(size_of::<Section>() == 32);
+
+fn footer_size(sections: usize, blocks: usize) -> usize {
+    let size = size_of::<FooterHead>() + sections * size_of::<Section>() + blocks * CHECKSUM_SIZE;
+    size.next_multiple_of(STORAGE_SECTOR_SIZE)
+}
+
+/// Writes one file; dropped without [`SealedWriter::finish`], the file never was.
+pub struct SealedWriter {
+    file: Box<dyn FileWriter>,
+    name: FileName,
+    /// One block, aligned for direct I/O.
+    block: Block,
+    filled: usize,
+    data_size: u64,
+    sections: Vec<Section>,
+    checksums: Vec<u128>,
+}
+
+impl SealedWriter {
+    pub fn create(storage: &mut dyn Storage, name: FileName) -> Result<Self, StoreError> {
+        let file = storage
+            .create(name)
+            .map_err(|error| StoreError::io("create", name, error))?;
+        Ok(Self {
+            file,
+            name,
+            block: Block::new(),
+            filled: 0,
+            data_size: 0,
+            sections: Vec::new(),
+            checksums: Vec::new(),
+        })
+    }
+
+    /// Begins a section.
+    pub fn section(&mut self, kind: u32) -> Result<(), StoreError> {
+        assert!(self.sections.len() < SECTIONS_MAX);
+        self.pad()?;
+        let offset = self.data_size;
+        let section = Section {
+            kind,
+            reserved: 0,
+            offset,
+            size: 0,
+            reserved_tail: 0,
+        };
+        self.sections.push(section);
+        Ok(())
+    }
+
+    /// Appends to the section begun last.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let section = self.sections.last_mut().expect("a section was begun");
+        section.size += bytes.len() as u64;
+        self.append(bytes)
+    }
+
+    /// Writes the footer and makes the file durable.
+    pub fn finish(mut self) -> Result<FileEntry, StoreError> {
+        self.pad()?;
+        self.flush()?;
+        let size = footer_size(self.sections.len(), self.checksums.len());
+        let footer = Pages::zeroed(size);
+        // SAFETY: `size` zeroed bytes that nobody else sees.
+        let footer = unsafe { std::slice::from_raw_parts_mut(footer.base(), size) };
+        let head = FooterHead {
+            magic: MAGIC,
+            version: VERSION,
+            kind: self.name.kind as u16,
+            sections: u32::try_from(self.sections.len()).expect("at most SECTIONS_MAX"),
+            number: self.name.number,
+            data_size: self.data_size,
+            blocks: self.checksums.len() as u64,
+            reserved: [0; 24],
+        };
+        let parts = [
+            head.as_bytes(),
+            self.sections.as_bytes(),
+            self.checksums.as_bytes(),
+        ];
+        let mut at = 0;
+        for part in parts {
+            footer[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        let entry = FileEntry {
+            name: self.name,
+            size: self.data_size + size as u64,
+            data_size: self.data_size,
+            checksum: xxh3_128(footer),
+        };
+        self.file
+            .write(footer)
+            .map_err(|error| StoreError::io("write", self.name, error))?;
+        self.file
+            .finish()
+            .map_err(|error| StoreError::io("sync", self.name, error))?;
+        Ok(entry)
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let count = bytes.len().min(BLOCK_SIZE - self.filled);
+            self.block.bytes_mut()[self.filled..self.filled + count]
+                .copy_from_slice(&bytes[..count]);
+            self.filled += count;
+            self.data_size += count as u64;
+            bytes = &bytes[count..];
+            if self.filled == BLOCK_SIZE {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeros up to a whole sector.
+    fn pad(&mut self) -> Result<(), StoreError> {
+        const ZEROS: [u8; STORAGE_SECTOR_SIZE] = [0; STORAGE_SECTOR_SIZE];
+        let count = self.filled.next_multiple_of(STORAGE_SECTOR_SIZE) - self.filled;
+        self.append(&ZEROS[..count])
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if self.filled == 0 {
+            return Ok(());
+        }
+        let block = &self.block.bytes_mut()[..self.filled];
+        self.checksums.push(xxh3_128(block));
+        self.file
+            .write(block)
+            .map_err(|error| StoreError::io("write", self.name, error))?;
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+/// An aligned block in memory.
+struct Block(Pages);
+
+impl Block {
+    fn new() -> Self {
+        Self(Pages::zeroed(BLOCK_SIZE))
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: BLOCK_SIZE initialised bytes that this value alone refers to.
+        unsafe { std::slice::from_raw_parts_mut(self.0.base(), BLOCK_SIZE) }
+    }
+}
+
+/// A file whose footer has been verified; sections are verified as they are read.
+pub struct SealedFile {
+    entry: FileEntry,
+    sections: Vec<Section>,
+    checksums: Vec<u128>,
+    block: Block,
+    /// The block that `block` holds, verified.
+    loaded: Option<usize>,
+}
+
+impl SealedFile {
+    /// Reads and verifies the footer.
+    pub fn open(storage: &dyn Storage, entry: FileEntry) -> Result<Self, StoreError> {
+        let FileEntry {
+            name,
+            size,
+            data_size,
+            checksum,
+        } = entry;
+        let damaged = |what| StoreError::damaged(name, data_size, what);
+        let length = size
+            .checked_sub(data_size)
+            .and_then(|length| usize::try_from(length).ok());
+        let length = length.filter(|length| *length >= STORAGE_SECTOR_SIZE && *length < 1 << 32);
+        let length = length.ok_or_else(|| damaged("the manifest's sizes make no sense"))?;
+        let mut footer = vec![0; length];
+        storage
+            .read(name, data_size, &mut footer)
+            .map_err(|error| StoreError::io("read", name, error))?;
+        if xxh3_128(&footer) != checksum {
+            return Err(damaged("the footer's checksum is not the manifest's"));
+        }
+        // What follows was written by us, as the checksum says; another version may have done it.
+        let (head, rest) = FooterHead::read_from_prefix(&footer)
+            .map_err(|_| damaged("the footer is too short"))?;
+        if head.magic != MAGIC || head.version != VERSION {
+            return Err(damaged(
+                "the footer's magic or version is not known to this release",
+            ));
+        }
+        if head.kind != name.kind as u16 || head.number != name.number {
+            return Err(damaged("the footer is another file's"));
+        }
+        let blocks = data_size.div_ceil(BLOCK_SIZE as u64);
+        if head.data_size != data_size || head.blocks != blocks {
+            return Err(damaged("the footer's sizes are not the manifest's"));
+        }
+        let blocks = usize::try_from(blocks).map_err(|_| damaged("the file is too large"))?;
+        let sections = <[Section]>::ref_from_prefix_with_elems(rest, head.sections as usize);
+        let (sections, rest) = sections.map_err(|_| damaged("the section table is cut off"))?;
+        if rest.len() / CHECKSUM_SIZE < blocks {
+            return Err(damaged("the checksum table is cut off"));
+        }
+        let checksums = rest.as_chunks::<CHECKSUM_SIZE>().0[..blocks].iter();
+        let inside = |section: &Section| {
+            section.offset.is_multiple_of(STORAGE_SECTOR_SIZE as u64)
+                && section
+                    .offset
+                    .checked_add(section.size)
+                    .is_some_and(|end| end <= data_size)
+        };
+        if !sections.iter().all(inside) {
+            return Err(damaged("a section lies outside of the file"));
+        }
+        Ok(Self {
+            entry,
+            sections: sections.to_vec(),
+            checksums: checksums.map(|bytes| u128::from_le_bytes(*bytes)).collect(),
+            block: Block::new(),
+            loaded: None,
+        })
+    }
+
+    /// The section of this kind.
+    pub fn section(&self, kind: u32) -> Result<Section, StoreError> {
+        let found = self.sections.iter().find(|section| section.kind == kind);
+        let missing = || self.damaged(self.entry.data_size, "a section is missing");
+        found.copied().ok_or_else(missing)
+    }
+
+    /// Hands the section to `take`, verified, in pieces that are at most a block each.
+    pub fn read(
+        &mut self,
+        storage: &dyn Storage,
+        section: Section,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), StoreError> {
+        let mut offset = section.offset;
+        let end = section.offset + section.size;
+        while offset < end {
+            let number = usize::try_from(offset / BLOCK_SIZE as u64).expect("checked in open");
+            let start = number as u64 * BLOCK_SIZE as u64;
+            self.load(storage, number)?;
+            let block_end = end.min(start + BLOCK_SIZE as u64);
+            let from = usize::try_from(offset - start).expect("inside a block");
+            let to = usize::try_from(block_end - start).expect("inside a block");
+            take(&self.block.bytes_mut()[from..to]);
+            offset = block_end;
+        }
+        Ok(())
+    }
+
+    /// A whole section of fixed-size rows.
+    pub fn read_rows<T>(&mut self, storage: &dyn Storage, kind: u32) -> Result<Vec<T>, StoreError>
+    where
+        T: FromZeros + FromBytes + IntoBytes + Immutable + Clone,
+    {
+        let section = self.section(kind)?;
+        let size = usize::try_from(section.size).expect("checked in open");
+        if !size.is_multiple_of(size_of::<T>()) {
+            return Err(self.damaged(section.offset, "a section is not whole rows"));
+        }
+        let mut rows = vec![T::new_zeroed(); size / size_of::<T>()];
+        let mut filled = 0;
+        let bytes = rows.as_mut_bytes();
+        self.read(storage, section, |piece| {
+            bytes[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
+        })?;
+        Ok(rows)
+    }
+
+    /// Verifies every block.
+    pub fn verify(&mut self, storage: &dyn Storage) -> Result<(), StoreError> {
+        (0..self.checksums.len()).try_for_each(|number| self.load(storage, number))
+    }
+
+    pub fn damaged(&self, offset: u64, what: &'static str) -> StoreError {
+        StoreError::damaged(self.entry.name, offset, what)
+    }
+
+    fn load(&mut self, storage: &dyn Storage, number: usize) -> Result<(), StoreError> {
+        if self.loaded == Some(number) {
+            return Ok(());
+        }
+        self.loaded = None;
+        let start = number as u64 * BLOCK_SIZE as u64;
+        let size = (self.entry.data_size - start).min(BLOCK_SIZE as u64);
+        let size = usize::try_from(size).expect("at most a block");
+        let block = &mut self.block.bytes_mut()[..size];
+        storage
+            .read(self.entry.name, start, block)
+            .map_err(|error| StoreError::io("read", self.entry.name, error))?;
+        if xxh3_128(block) != self.checksums[number] {
+            return Err(self.damaged(start, "the block's checksum does not match"));
+        }
+        self.loaded = Some(number);
+        Ok(())
+    }
+}
+
+/// A file entry as it lies in a manifest.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct PackedEntry {
+    checksum: u128,
+    size: u64,
+    data_size: u64,
+    number: u64,
+    kind: u16,
+    reserved: [u8; 6],
+}
+
+const _: () = assert!(size_of::<PackedEntry>() == 48);
+
+impl From<FileEntry> for PackedEntry {
+    fn from(entry: FileEntry) -> Self {
+        let FileEntry {
+            name: FileName { kind, number },
+            size,
+            data_size,
+            checksum,
+        } = entry;
+        Self {
+            checksum,
+            size,
+            data_size,
+            number,
+            kind: kind as u16,
+            reserved: [0; 6],
+        }
+    }
+}
+
+impl PackedEntry {
+    pub(super) fn unpack(self) -> Option<FileEntry> {
+        let Self {
+            checksum,
+            size,
+            data_size,
+            number,
+            kind,
+            reserved: _,
+        } = self;
+        let name = FileName::new(FileKind::from_code(kind)?, number);
+        Some(FileEntry {
+            name,
+            size,
+            data_size,
+            checksum,
+        })
+    }
+}

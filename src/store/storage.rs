@@ -1,0 +1,208 @@
+//! Where files lie: the boundary between the store and disks.
+//!
+//! Files are immutable. One is written whole, made durable, and from then on read, mapped or
+//! removed. All calls block: they are for the threads beside the replica's.
+//!
+//! ```text
+//!   create ──► write, write, ... ──► finish: synced, renamed, directory synced
+//!                     │                 │
+//!          a crash leaves nothing       └─ a crash leaves the file, every byte of it
+//! ```
+//!
+//! The store knows names and contents; how they become durable is the implementation's:
+//! [`super::MemoryStorage`] for simulation and tests, the runtime's directory for real.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::pages::Pages;
+
+/// Sizes of writes, and offsets of sections, are multiples of this: direct I/O needs it.
+pub const STORAGE_SECTOR_SIZE: usize = 4096;
+
+/// What a file holds; the first part of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum FileKind {
+    /// The list of a checkpoint's other files; numbered by op.
+    Manifest = 1,
+    /// The replica's own part of a checkpoint: the client table; numbered by op.
+    Sessions = 2,
+    /// What of the ledger changes in place; numbered by op.
+    Ledger = 3,
+    /// A full chunk of transfers; numbered by chunk.
+    Transfers = 4,
+    /// A full chunk of ids that failed for good; numbered by chunk.
+    FailedIds = 5,
+}
+
+impl FileKind {
+    pub const ALL: [Self; 5] = [
+        Self::Manifest,
+        Self::Sessions,
+        Self::Ledger,
+        Self::Transfers,
+        Self::FailedIds,
+    ];
+
+    pub fn from_code(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u16 == code)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Sessions => "sessions",
+            Self::Ledger => "ledger",
+            Self::Transfers => "transfers",
+            Self::FailedIds => "failed-ids",
+        }
+    }
+}
+
+/// The name of a file: made of what it holds, so equal on every replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileName {
+    pub kind: FileKind,
+    /// An op or a chunk, see [`FileKind`].
+    pub number: u64,
+}
+
+impl FileName {
+    pub const fn new(kind: FileKind, number: u64) -> Self {
+        Self { kind, number }
+    }
+
+    /// The name back from its text; `None` for other files.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, number) = text.rsplit_once('-')?;
+        let kind = FileKind::ALL
+            .into_iter()
+            .find(|known| known.name() == kind)?;
+        let name = Self {
+            kind,
+            number: number.parse().ok()?,
+        };
+        (name.to_string() == text).then_some(name)
+    }
+}
+
+impl fmt::Display for FileName {
+    /// As long as the longest number, so that names sort like numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:020}", self.kind.name(), self.number)
+    }
+}
+
+/// A directory of immutable files.
+pub trait Storage: Send {
+    /// Begins a file. Until it is finished, a file of that name from before stays as it is.
+    fn create(&mut self, name: FileName) -> io::Result<Box<dyn FileWriter>>;
+
+    /// Reads `bytes.len()` bytes from `offset`; fails with `UnexpectedEof` if there are fewer.
+    fn read(&self, name: FileName, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// The whole file in memory, for as long as the map lives, even if the file is removed.
+    fn map(&self, name: FileName) -> io::Result<Map>;
+
+    /// Finished files, ascending, with their sizes.
+    fn list(&self) -> io::Result<Vec<(FileName, u64)>>;
+
+    /// Removes a file. One that is not there is an error of kind `NotFound`.
+    fn remove(&mut self, name: FileName) -> io::Result<()>;
+}
+
+/// A file being written.
+pub trait FileWriter {
+    /// Appends. Length and address are multiples of [`STORAGE_SECTOR_SIZE`].
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes the file and its name durable. Without it, the file never was.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// The bytes of a file, read-only, page-aligned, shared by counting.
+#[derive(Debug, Clone)]
+pub struct Map(Arc<MapBytes>);
+
+#[derive(Debug)]
+enum MapBytes {
+    File(memmap2::Mmap),
+    Memory { pages: Pages, size: usize },
+}
+
+impl Map {
+    /// A map of a file that nobody will ever write again.
+    pub fn of_file(map: memmap2::Mmap) -> Self {
+        Self(Arc::new(MapBytes::File(map)))
+    }
+
+    /// The same bytes in memory.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let pages = Pages::zeroed(bytes.len().max(1));
+        // SAFETY: the piece has at least as many bytes, and nobody else sees it.
+        unsafe {
+            pages
+                .base()
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+        };
+        Self(Arc::new(MapBytes::Memory {
+            pages,
+            size: bytes.len(),
+        }))
+    }
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &*self.0 {
+            MapBytes::File(map) => map,
+            MapBytes::Memory { pages, size } => {
+                // SAFETY: `size` bytes were written before the map was made, and none after.
+                unsafe { std::slice::from_raw_parts(pages.base(), *size) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_be_read_back() {
+        for kind in FileKind::ALL {
+            assert_eq!(FileKind::from_code(kind as u16), Some(kind));
+            for number in [0, 1, 77, u64::MAX] {
+                let name = FileName::new(kind, number);
+                assert_eq!(FileName::parse(&name.to_string()), Some(name));
+            }
+        }
+        assert_eq!(
+            FileName::new(FileKind::FailedIds, 12).to_string(),
+            "failed-ids-00000000000000000012"
+        );
+        for other in [
+            "",
+            "ledger",
+            "ledger-",
+            "ledger-1",
+            "ledger-00000000000000000001.tmp",
+            "x-1",
+        ] {
+            assert_eq!(FileName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn maps_are_aligned_copies() {
+        let map = Map::copy_of(&[1, 2, 3]);
+        assert_eq!(&map[..], [1, 2, 3]);
+        assert!(map.as_ptr().addr().is_multiple_of(4096));
+        assert!(Map::copy_of(&[]).is_empty());
+    }
+}

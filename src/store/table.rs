@@ -1,0 +1,431 @@
+//! Rows of one fixed size, in order of arrival, in chunks.
+//!
+//! ```text
+//!   chunk 0           chunk 1           chunk 2
+//!   ├─ file map ──────┼─ memory, full ──┼─ memory ──── len ─ ─ ─ ─┤
+//!                                  shared ▲ a snapshot reads the rows below, on another thread
+//! ```
+//!
+//! A row is found by arithmetic: one table look-up for the chunk, then an offset. A chunk lives in
+//! anonymous memory until a checkpoint has put it into a file; then [`Table::adopt`] replaces the
+//! memory by the file's map, and readers see no difference.
+//!
+//! Promises
+//! - A row below `shared` is never written again, so a [`Shared`] may be read by another thread
+//!   while this one appends. [`Table::truncate`] and [`Table::row_mut`] assert it.
+//! - Rows of a table that is never shared may change in place ([`Table::row_mut`]); such a table is
+//!   captured by [`Table::copy`].
+//!
+//! Chunks are full-sized whatever they hold: memory is counted when it is touched.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::pages::{Pages, prefetch};
+use super::storage::Map;
+
+/// Rows in a chunk, as a power of two: 8 MiB of 128-byte rows.
+pub const CHUNK_ROWS_LOG2: u32 = 16;
+
+/// Memory of chunks that went to files, kept for the next chunks: memory that has been touched
+/// costs no page faults.
+const SPARES_MAX: usize = 4;
+
+/// What a row must be: plain bytes.
+pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static {}
+impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static> Plain for T {}
+
+/// Who owns the bytes of a chunk.
+#[derive(Debug, Clone)]
+enum Chunk {
+    Memory(Arc<Pages>),
+    File { _map: Map },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Table<T> {
+    /// First row of each chunk; the memory is `chunks`' at the same index.
+    bases: Vec<*mut T>,
+    chunks: Vec<Chunk>,
+    spares: Vec<Arc<Pages>>,
+    len: u32,
+    shared: u32,
+    chunk_rows_log2: u32,
+}
+
+// SAFETY: the pointers lead into memory that `chunks` owns; nothing is tied to a thread.
+unsafe impl<T: Plain + Send> Send for Table<T> {}
+
+impl<T: Plain> Table<T> {
+    /// An empty table of chunks of `2^chunk_rows_log2` rows.
+    pub fn new(chunk_rows_log2: u32) -> Self {
+        let chunk_size = size_of::<T>() << chunk_rows_log2;
+        assert!(chunk_rows_log2 < 32 && align_of::<T>() <= 4096 && chunk_size > 0);
+        Self {
+            bases: Vec::new(),
+            chunks: Vec::new(),
+            spares: Vec::new(),
+            len: 0,
+            shared: 0,
+            chunk_rows_log2,
+        }
+    }
+
+    /// Rows in the table.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Rows in a chunk.
+    pub fn chunk_rows(&self) -> u32 {
+        1 << self.chunk_rows_log2
+    }
+
+    /// Chunks that hold as many rows as they can.
+    pub fn chunks_full(&self) -> u32 {
+        self.len >> self.chunk_rows_log2
+    }
+
+    #[inline(always)]
+    pub fn row(&self, row: u32) -> &T {
+        assert!(row < self.len, "row {row} of {}", self.len);
+        // SAFETY: below `len`, so initialised; see `pointer`. The table writes no row below `len`
+        // without `&mut self`.
+        unsafe { &*self.pointer(row) }
+    }
+
+    /// For tables that are never shared.
+    #[inline(always)]
+    pub fn row_mut(&mut self, row: u32) -> &mut T {
+        assert!(row < self.len, "row {row} of {}", self.len);
+        assert!(row >= self.shared, "row {row} belongs to a snapshot");
+        // SAFETY: as for `row`, with `&mut self`; no snapshot sees it, as asserted.
+        unsafe { &mut *self.pointer(row) }
+    }
+
+    /// Two different rows at once, for tables that are never shared.
+    #[inline(always)]
+    pub fn rows_mut(&mut self, first: u32, second: u32) -> (&mut T, &mut T) {
+        assert!(first < self.len && second < self.len && first != second);
+        assert!(
+            first >= self.shared && second >= self.shared,
+            "rows belong to a snapshot"
+        );
+        // SAFETY: as for `row_mut`; the rows are different, so they do not overlap.
+        unsafe { (&mut *self.pointer(first), &mut *self.pointer(second)) }
+    }
+
+    pub fn last(&self) -> Option<&T> {
+        self.len.checked_sub(1).map(|row| self.row(row))
+    }
+
+    /// Fetches all lines of a row. Any number is harmless.
+    #[inline(always)]
+    pub fn prefetch(&self, row: u32) {
+        if let Some(&base) = self.bases.get((row >> self.chunk_rows_log2) as usize) {
+            let offset = (row & (self.chunk_rows() - 1)) as usize;
+            let first = base.wrapping_add(offset).cast::<u8>();
+            for line in (0..size_of::<T>()).step_by(64) {
+                prefetch(first.wrapping_add(line));
+            }
+        }
+    }
+
+    /// Appends a row and returns its number.
+    #[inline(always)]
+    pub fn push(&mut self, value: &T) -> u32 {
+        let row = self.len;
+        assert!(row < u32::MAX, "a table holds less than 2^32 rows");
+        if (row >> self.chunk_rows_log2) as usize == self.bases.len() {
+            self.add_chunk();
+        }
+        // SAFETY: the chunk is there and in memory (only full chunks are adopted, and a chunk with
+        // `row` is not full). Nobody else sees rows at or above `len`.
+        unsafe { self.pointer(row).write(*value) };
+        self.len += 1;
+        row
+    }
+
+    /// Takes back the rows from `len` on.
+    pub fn truncate(&mut self, len: u32) {
+        assert!(len <= self.len);
+        assert!(
+            len >= self.shared,
+            "rows below {} belong to a snapshot",
+            self.shared
+        );
+        self.len = len;
+    }
+
+    /// The number of rows for which `before` holds; the rows are ordered by it.
+    pub fn partition_point(&self, mut before: impl FnMut(&T) -> bool) -> u32 {
+        let (mut low, mut high) = (0, self.len);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if before(self.row(middle)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// All rows, chunk by chunk.
+    pub fn slices(&self) -> impl Iterator<Item = &[T]> {
+        let chunk_rows = self.chunk_rows();
+        (0..self.len.div_ceil(chunk_rows)).map(move |chunk| {
+            let start = chunk << self.chunk_rows_log2;
+            let rows = (self.len - start).min(chunk_rows) as usize;
+            // SAFETY: these rows are below `len`, in one chunk, and `&self` keeps them unchanged.
+            unsafe { std::slice::from_raw_parts(self.pointer(start), rows) }
+        })
+    }
+
+    /// A view of the rows of chunk `from` and later, for another thread. From here on, no row that
+    /// exists now may change.
+    pub fn share(&mut self, from: u32) -> Shared<T> {
+        self.shared = self.len;
+        self.view(from)
+    }
+
+    /// A copy of all rows, for another thread. The pause is that of copying memory: about 15 ms for
+    /// a million 128-byte rows.
+    pub fn copy(&self) -> Shared<T> {
+        let mut copy = Table::new(self.chunk_rows_log2);
+        for rows in self.slices() {
+            copy.append(rows);
+        }
+        copy.share(0)
+    }
+
+    /// Appends many rows.
+    pub fn append(&mut self, mut rows: &[T]) {
+        while !rows.is_empty() {
+            if (self.len >> self.chunk_rows_log2) as usize == self.bases.len() {
+                self.add_chunk();
+            }
+            let room = self.chunk_rows() - (self.len & (self.chunk_rows() - 1));
+            let count = rows.len().min(room as usize);
+            let count_row = u32::try_from(count).expect("less than a chunk");
+            let len = self
+                .len
+                .checked_add(count_row)
+                .expect("a table holds less than 2^32 rows");
+            // SAFETY: as for `push`: `count` rows from `len` on lie in one chunk.
+            unsafe {
+                self.pointer(self.len)
+                    .copy_from_nonoverlapping(rows.as_ptr(), count)
+            };
+            self.len = len;
+            rows = &rows[count..];
+        }
+    }
+
+    fn view(&self, from: u32) -> Shared<T> {
+        let from = (from as usize).min(self.bases.len());
+        Shared {
+            bases: self.bases[from..]
+                .iter()
+                .map(|base| base.cast_const())
+                .collect(),
+            _chunks: self.chunks[from..].to_vec(),
+            first: u32::try_from(from).expect("chunks are fewer than rows") << self.chunk_rows_log2,
+            len: self.len,
+            chunk_rows_log2: self.chunk_rows_log2,
+            rows: PhantomData,
+        }
+    }
+
+    /// Replaces the memory of a full chunk that was shared by the same rows in a file, which begin
+    /// at `offset` of the map.
+    pub fn adopt(&mut self, chunk: u32, map: Map, offset: usize) {
+        let end = (u64::from(chunk) + 1) << self.chunk_rows_log2;
+        assert!(
+            end <= u64::from(self.shared),
+            "only rows that never change go to files"
+        );
+        let base = self.file_base(&map, offset);
+        self.bases[chunk as usize] = base;
+        let old = std::mem::replace(&mut self.chunks[chunk as usize], Chunk::File { _map: map });
+        if let Chunk::Memory(mut pages) = old
+            && self.spares.len() < SPARES_MAX
+            && Arc::get_mut(&mut pages).is_some()
+        {
+            self.spares.push(pages);
+        }
+    }
+
+    /// Appends a whole chunk that is in a file; the table holds whole chunks so far.
+    pub fn append_file(&mut self, map: Map, offset: usize) {
+        assert!(self.len.is_multiple_of(self.chunk_rows()));
+        assert_eq!(self.bases.len(), self.chunks_full() as usize);
+        let base = self.file_base(&map, offset);
+        self.bases.push(base);
+        self.chunks.push(Chunk::File { _map: map });
+        self.len = self
+            .len
+            .checked_add(self.chunk_rows())
+            .expect("less than 2^32 rows");
+        self.shared = self.len;
+    }
+
+    /// Whether the chunk is in memory rather than in a file.
+    pub fn is_in_memory(&self, chunk: u32) -> bool {
+        matches!(self.chunks[chunk as usize], Chunk::Memory(_))
+    }
+
+    fn file_base(&self, map: &Map, offset: usize) -> *mut T {
+        let bytes = &map[offset..offset + (size_of::<T>() << self.chunk_rows_log2)];
+        let base = bytes.as_ptr().cast::<T>().cast_mut();
+        assert!(base.is_aligned());
+        base
+    }
+
+    #[cold]
+    fn add_chunk(&mut self) {
+        let pages = self
+            .spares
+            .pop()
+            .unwrap_or_else(|| Arc::new(Pages::zeroed(size_of::<T>() << self.chunk_rows_log2)));
+        assert_eq!(pages.size(), size_of::<T>() << self.chunk_rows_log2);
+        self.bases.push(pages.base().cast());
+        self.chunks.push(Chunk::Memory(pages));
+    }
+
+    /// Where `row` lies; its chunk exists.
+    #[inline(always)]
+    fn pointer(&self, row: u32) -> *mut T {
+        let chunk = (row >> self.chunk_rows_log2) as usize;
+        debug_assert!(chunk < self.bases.len());
+        // SAFETY: every caller has compared `row` with `len`, and a table has chunks for `len`
+        // rows; `push` and `append` have added the chunk of the row at `len`.
+        let base = unsafe { *self.bases.get_unchecked(chunk) };
+        // SAFETY: a chunk holds `chunk_rows` rows, and the offset is below that.
+        unsafe { base.add((row & (self.chunk_rows() - 1)) as usize) }
+    }
+}
+
+/// Rows of a table as of one instant, readable on another thread.
+#[derive(Debug)]
+pub struct Shared<T> {
+    bases: Vec<*const T>,
+    /// Keeps the memory.
+    _chunks: Vec<Chunk>,
+    /// Number of the first row in view.
+    first: u32,
+    /// Rows of the table at that instant.
+    len: u32,
+    chunk_rows_log2: u32,
+    rows: PhantomData<T>,
+}
+
+// SAFETY: reads only rows that the table has promised not to write again (`Table::shared`), in
+// memory that it co-owns.
+unsafe impl<T: Plain + Send + Sync> Send for Shared<T> {}
+
+impl<T: Plain> Shared<T> {
+    /// Rows of the table at the instant, including those before the view.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Rows of one chunk that is in view; the last one may be partial.
+    pub fn chunk(&self, chunk: u32) -> &[T] {
+        let start = chunk << self.chunk_rows_log2;
+        assert!(start >= self.first && start < self.len);
+        let rows = (self.len - start).min(1 << self.chunk_rows_log2) as usize;
+        let base = self.bases[((start - self.first) >> self.chunk_rows_log2) as usize];
+        // SAFETY: `rows` rows of this chunk were below the table's length when it was shared, so
+        // they are initialised and never written again; the chunk is kept alive.
+        unsafe { std::slice::from_raw_parts(base, rows) }
+    }
+
+    /// The chunks in view that hold rows, in order.
+    pub fn slices(&self) -> impl Iterator<Item = &[T]> {
+        let first = self.first >> self.chunk_rows_log2;
+        let end = self.len.div_ceil(1 << self.chunk_rows_log2);
+        (first..end).map(|chunk| self.chunk(chunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_across_chunks() {
+        let mut table = Table::<u128>::new(8);
+        for row in 0..1000u32 {
+            assert_eq!(table.push(&u128::from(row)), row);
+        }
+        assert_eq!(table.chunks_full(), 3);
+        for row in 0..1000u32 {
+            assert_eq!(*table.row(row), u128::from(row));
+        }
+        assert_eq!(table.partition_point(|&value| value < 700), 700);
+        table.truncate(700);
+        assert_eq!(table.last(), Some(&699));
+        table.append(&(700..1400).collect::<Vec<u128>>());
+        assert_eq!(table.len(), 1400);
+        assert_eq!(*table.row(1399), 1399);
+        let (a, b) = table.rows_mut(3, 1300);
+        std::mem::swap(a, b);
+        assert_eq!((*table.row(3), *table.row(1300)), (1300, 3));
+        table.prefetch(u32::MAX);
+    }
+
+    #[test]
+    fn a_view_stays_as_it_was_while_the_table_grows() {
+        let mut table = Table::<u128>::new(4);
+        table.append(&(0..40).collect::<Vec<u128>>());
+        let shared = table.share(1);
+        table.append(&(40..100).collect::<Vec<u128>>());
+        let seen: Vec<u128> = shared.slices().flatten().copied().collect();
+        assert_eq!(seen, (16..40).collect::<Vec<u128>>());
+        assert_eq!(shared.chunk(2).len(), 8);
+        let copy = table.copy();
+        assert_eq!(copy.slices().map(<[u128]>::len).sum::<usize>(), 100);
+    }
+
+    #[test]
+    #[should_panic(expected = "belong to a snapshot")]
+    fn shared_rows_cannot_be_taken_back() {
+        let mut table = Table::<u128>::new(4);
+        table.append(&[1, 2, 3]);
+        table.share(0);
+        table.truncate(2);
+    }
+
+    #[test]
+    fn files_take_the_place_of_memory() {
+        let mut table = Table::<u128>::new(8);
+        table.append(&(0..600).collect::<Vec<u128>>());
+        let shared = table.share(0);
+        let mut bytes = vec![0; 4096];
+        bytes.extend_from_slice(shared.chunk(1).as_bytes());
+        drop(shared);
+        table.adopt(1, Map::copy_of(&bytes), 4096);
+        assert!(!table.is_in_memory(1));
+        assert_eq!(*table.row(300), 300);
+        table.append(&(600..2000).collect::<Vec<u128>>());
+        assert_eq!(*table.row(1999), 1999);
+        let mut restored = Table::<u128>::new(8);
+        restored.append_file(Map::copy_of(&bytes), 4096);
+        assert_eq!(*restored.row(0), 256);
+        assert_eq!(restored.push(&5), 256);
+    }
+}
