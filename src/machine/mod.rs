@@ -20,7 +20,9 @@ pub use crate::store::{FileEntry, Snapshot, StoreError};
 pub trait Machine: Send {
     /// A bound on the reply's body, known before the operation is applied. At most
     /// [`crate::limits::BODY_SIZE_MAX`] for a body that the gateway has admitted.
-    fn reply_size_max(&self, operation: u8, body: &[u8]) -> usize;
+    fn reply_size_max(operation: u8, body: &[u8]) -> usize
+    where
+        Self: Sized;
 
     /// Applies a committed operation and writes the reply's body; returns its length.
     ///

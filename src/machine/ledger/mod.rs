@@ -249,7 +249,7 @@ impl Ledger {
 }
 
 impl Machine for Ledger {
-    fn reply_size_max(&self, operation: u8, body: &[u8]) -> usize {
+    fn reply_size_max(operation: u8, body: &[u8]) -> usize {
         let Some(operation) = Operation::from_code(operation) else {
             return 0;
         };

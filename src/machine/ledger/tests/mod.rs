@@ -105,7 +105,7 @@ impl Bench {
     pub(super) fn run(&mut self, operation: Operation, events: u64, body: &Body) -> Vec<u8> {
         self.clock += 1 + events;
         self.op += 1;
-        let bound = self.ledger.reply_size_max(operation.code(), body.bytes());
+        let bound = Ledger::reply_size_max(operation.code(), body.bytes());
         assert!(bound <= BODY_SIZE_MAX);
         let mut reply = vec![0xee; bound + 3];
         let reply_room = &mut reply[..bound];

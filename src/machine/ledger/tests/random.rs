@@ -178,7 +178,7 @@ impl World {
 
     fn run(&mut self, operation: Operation, events: u64, body: &Body) -> Vec<u8> {
         let reply = self.bench.run(operation, events, body);
-        let mut other = vec![0; self.plain.reply_size_max(operation.code(), body.bytes())];
+        let mut other = vec![0; Ledger::reply_size_max(operation.code(), body.bytes())];
         let Bench { op, clock, .. } = self.bench;
         let size = self
             .plain
