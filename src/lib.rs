@@ -26,3 +26,5 @@ pub mod protocol;
 pub mod vsr;
 pub mod machine;
 pub mod store;
+
+pub mod replica;

@@ -476,6 +476,16 @@ impl MessageMut {
         unsafe { std::slice::from_raw_parts(self.message.slot().data.as_ptr(), size) }
     }
 
+    /// The first `size` bytes of the frame, to be filled by a read.
+    ///
+    /// # Panics
+    /// When the buffer is smaller.
+    pub fn frame_mut(&mut self, size: usize) -> &mut [u8] {
+        assert!(size <= self.frame_capacity());
+        // SAFETY: inside the slot, checked above, and this is the only handle.
+        unsafe { std::slice::from_raw_parts_mut(self.message.slot().data.as_ptr(), size) }
+    }
+
     /// Bytes from the start of the frame to the end of the buffer.
     pub fn frame_capacity(&self) -> usize {
         self.message.arena().slot_size

@@ -23,6 +23,8 @@ pub mod io;
 pub mod open;
 mod storage;
 pub mod superblock;
+#[cfg(test)]
+mod replica_test;
 
 use std::collections::VecDeque;
 

@@ -209,14 +209,13 @@ impl Scan {
     fn finish(mut self, state: &State) -> Result<(Log, VecDeque<Location>, Op), OpenError> {
         let checkpoint = state.checkpoint_op;
         if self.entries.is_empty() {
-            let checksum = state.checkpoint_checksum;
-            if checkpoint > 0 {
-                return Err(OpenError::Behind {
-                    head: 0,
-                    checkpoint,
-                });
-            }
-            return Ok((Log::new(0, checksum, 0), VecDeque::new(), 0));
+            // Nothing after the checkpoint. (What the journal lost it has reported.)
+            let (checksum, timestamp) = (state.checkpoint_checksum, state.checkpoint_timestamp);
+            return Ok((
+                Log::new(checkpoint, checksum, timestamp),
+                VecDeque::new(),
+                0,
+            ));
         }
         if self.first > checkpoint + 1 {
             return Err(OpenError::Gap {

@@ -530,7 +530,6 @@ fn random_faults_lose_nothing() {
                 _ => {}
             }
         }
-        println!("seed {seed} replicas {replicas} done {}", cluster.done());
         cluster.heal_and_check();
     }
 }
