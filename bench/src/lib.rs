@@ -63,6 +63,9 @@ fn run_load(args: &LoadArgs) -> Result<Exit, Failure> {
     if let Some(path) = &args.json {
         report.write_json(path)?;
     }
+    if let Some(path) = &args.html {
+        report::write(path, &report::html::page(std::slice::from_ref(&report)))?;
+    }
     Ok(if report.is_good() {
         Exit::Good
     } else {
@@ -77,6 +80,9 @@ fn run_report(args: &ReportArgs) -> Result<Exit, Failure> {
         .map(|path| RunReport::read_json(path))
         .collect::<Result<_, _>>()?;
     say(&report::text::runs(&reports));
+    if let Some(path) = &args.html {
+        report::write(path, &report::html::page(&reports))?;
+    }
     let good = reports.iter().all(RunReport::is_good);
     Ok(if good { Exit::Good } else { Exit::WrongResults })
 }

@@ -3,6 +3,7 @@
 //! [`RunReport`] is the file format: everything measured, and everything needed to know what it means.
 //! Adding a field is compatible; `format` grows when the meaning of one changes.
 
+pub mod html;
 pub mod numbers;
 pub mod text;
 
@@ -141,4 +142,121 @@ pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
         .map_or(Ok(()), std::fs::create_dir_all)
         .and_then(|()| std::fs::write(path, text))
         .map_err(|error| Failure::files(format!("cannot write {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+impl RunReport {
+    /// A run of five seconds with a latency that grows, made by the code that measures.
+    pub(crate) fn example() -> RunReport {
+        use crate::figures::Figures;
+        let mut figures = Figures::new(0);
+        for batch in 1..=5_000_u64 {
+            let now = batch * 1_000_000;
+            figures.on_waiting(now - 1_000_000);
+            figures.on_acknowledged(now, now - batch * 100, 100, None);
+        }
+        RunReport {
+            format: FORMAT,
+            generator_version: "0.0.0".into(),
+            label: "example".into(),
+            started_unix_s: 1_790_000_000,
+            server: Server {
+                addresses: vec!["127.0.0.1:3001".into(), "127.0.0.1:3002".into()],
+                cluster: "0".into(),
+                view: 0,
+                note: None,
+            },
+            load: LoadReport {
+                transfers: Some(500_000),
+                duration_s: None,
+                rate: None,
+                warmup: 0,
+                accounts: 10_000,
+                clients: 1,
+                batch: 100,
+                workload: WorkloadKind::Uniform,
+                zipf_theta: 0.99,
+                hot_share: 0.5,
+                ids: IdOrder::Time,
+                seed: 42,
+            },
+            machine: Machine {
+                cpu: "A processor".into(),
+                cores: 2,
+                memory_gib: 8.0,
+                kernel: "6.18".into(),
+            },
+            figures: figures.finish(5_000_000_000),
+            created: 500_000,
+            unexpected: Vec::new(),
+            generator: GeneratorReport::default(),
+            accounts_s: 0.1,
+            probe: None,
+            verified: Some(Verified {
+                accounts: 10_000,
+                transfers_accepted: 500_000,
+                posted_expected: 123_456,
+                debits_posted: 123_456,
+                credits_posted: 123_456,
+                each_account: true,
+                samples: 8_189,
+                ..Verified::default()
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_survives_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results/run.json");
+        let report = RunReport::example();
+        report.write_json(&path).unwrap();
+        // Numbers may differ in their last bit; everything that is shown must not.
+        let read = RunReport::read_json(&path).unwrap();
+        assert_eq!(text::run(&read), text::run(&report));
+        assert!(html::page(&[read]) == html::page(&[report]));
+    }
+
+    #[test]
+    fn files_of_other_kinds_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.json");
+        let mut report = RunReport::example();
+        report.format = 99;
+        report.write_json(&path).unwrap();
+        let newer = RunReport::read_json(&path).unwrap_err();
+        assert!(newer.message.contains("format 99"), "{newer}");
+        std::fs::write(&path, "{}").unwrap();
+        let other = RunReport::read_json(&path).unwrap_err();
+        assert!(
+            other.message.contains("run.json is not a report"),
+            "{other}"
+        );
+        let missing = RunReport::read_json(&directory.path().join("none")).unwrap_err();
+        assert!(missing.message.contains("cannot read"), "{missing}");
+    }
+
+    #[test]
+    fn a_run_is_good_if_everything_was_created_and_found() {
+        let mut report = RunReport::example();
+        assert!(report.is_good());
+        report.unexpected = vec![StatusCount {
+            code: 54,
+            name: "exceeds_credits".into(),
+            count: 3,
+        }];
+        assert!(!report.is_good());
+        report.unexpected.clear();
+        let verified = report.verified.as_mut().unwrap();
+        verified.debits_posted -= 1;
+        verified.compare_sums();
+        assert_eq!(verified.differences_count, 1);
+        assert!(!report.is_good());
+        assert!(text::run(&report).contains("the sum of debits_posted is 123455, expected 123456"));
+    }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Behaviour {
     /// After so many requests the next replica becomes the primary.
     pub(crate) fail_over_after: Option<u64>,
     pub(crate) batch_size_limit: Option<u32>,
+    /// Every creation is acknowledged and nothing is executed.
+    pub(crate) blind: bool,
 }
 
 #[derive(Default)]
@@ -254,6 +256,10 @@ impl Server {
         let batches = multibatch::decode(body, operation.event_size()).unwrap();
         assert_eq!(batches.batch_count(), 1);
         let payload = batches.payload();
+        if self.behaviour.blind {
+            let created = CreateResult::transfer(1, CreateTransferStatus::Created);
+            return encode(std::iter::repeat_n(created, batches.element_count()));
+        }
         match operation {
             Operation::CreateAccounts => {
                 let events = <[Account]>::ref_from_bytes(payload).unwrap();

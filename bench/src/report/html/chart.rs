@@ -1,0 +1,431 @@
+//! Line charts as inline SVG: axes with round numbers, lines labelled where they end, no script.
+//!
+//! ```text
+//!   title, unit
+//!   ┌ plot ───────────────────┐
+//!   │        ______/  p99     │ names of the lines
+//!   │ ______/                 │
+//!   └─────────────────────────┘
+//!     ticks
+//! ```
+//!
+//! Colours come from classes that the page's style sheet resolves for a light or a dark background. A
+//! point whose value is not finite breaks the line: an interval without answers has no latency.
+
+use std::fmt::Write;
+
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 250.0;
+const LEFT: f64 = 56.0;
+const RIGHT: f64 = 64.0;
+const TOP: f64 = 14.0;
+const BOTTOM: f64 = 34.0;
+/// Height of a line's name; names closer than this are moved apart.
+const NAME_HEIGHT: f64 = 14.0;
+
+/// Where values lie and which of them are written on the axis.
+#[derive(Clone, Debug)]
+pub(crate) struct Axis {
+    min: f64,
+    max: f64,
+    log: bool,
+    ticks: Vec<(f64, String)>,
+    name: &'static str,
+}
+
+impl Axis {
+    /// From zero (or `min`) to at least `max`, with round numbers.
+    pub(crate) fn linear(
+        name: &'static str,
+        min: f64,
+        max: f64,
+        label: impl Fn(f64) -> String,
+    ) -> Axis {
+        let step = round_step((max - min).max(f64::MIN_POSITIVE) / 4.0);
+        let mut ticks = Vec::new();
+        let mut value = (min / step).ceil() * step;
+        while value <= max + step * 1e-6 {
+            ticks.push((value, label(value)));
+            value += step;
+        }
+        Axis {
+            min,
+            max: max.max(min + step),
+            log: false,
+            ticks,
+            name,
+        }
+    }
+
+    /// From the power of ten below `min` to the one above `max`, or half of that where it suffices.
+    pub(crate) fn log(
+        name: &'static str,
+        min: f64,
+        max: f64,
+        label: impl Fn(f64) -> String,
+    ) -> Axis {
+        let floor = 10_f64.powf(min.max(1e-9).log10().floor());
+        let mut top = floor;
+        let mut ticks = vec![(floor, label(floor))];
+        while top < max && ticks.len() < 24 {
+            top *= 10.0;
+            ticks.push((top, label(top)));
+        }
+        if ticks.len() == 1 {
+            top *= 10.0;
+            ticks.push((top, label(top)));
+        }
+        // A decade that would be nearly empty is cut in the middle.
+        let (mut low, mut high) = (floor, top);
+        if min > floor * 3.3 {
+            low = floor * 3.0;
+        }
+        if max < top / 3.3 && top / 3.0 > low {
+            high = top / 3.0;
+        }
+        ticks.retain(|(value, _)| (low..=high).contains(value));
+        Axis {
+            min: low,
+            max: high,
+            log: true,
+            ticks,
+            name,
+        }
+    }
+
+    /// With ticks of the caller's choice.
+    pub(crate) fn custom(
+        name: &'static str,
+        min: f64,
+        max: f64,
+        ticks: Vec<(f64, String)>,
+    ) -> Axis {
+        Axis {
+            min,
+            max,
+            log: false,
+            ticks,
+            name,
+        }
+    }
+
+    /// 0 at the start of the axis, 1 at its end.
+    fn place(&self, value: f64) -> f64 {
+        let place = if self.log {
+            (value.max(self.min) / self.min).ln() / (self.max / self.min).ln()
+        } else {
+            (value - self.min) / (self.max - self.min)
+        };
+        place.clamp(0.0, 1.0)
+    }
+}
+
+/// The smallest of 1, 2, 5, 10, 20, ... that is not below `least`.
+fn round_step(least: f64) -> f64 {
+    let power = 10_f64.powf(least.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .find(|factor| factor * power >= least * 0.999);
+    power * factor.unwrap_or(10.0)
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    /// Number of the colour in the style sheet.
+    pub(crate) colour: usize,
+    pub(crate) points: Vec<(f64, f64)>,
+    pub(crate) filled: bool,
+}
+
+/// A marked stretch of the horizontal axis.
+#[derive(Clone, Debug)]
+pub(crate) struct Band {
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Chart {
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) band: Option<Band>,
+}
+
+impl Chart {
+    pub(crate) fn svg(&self, description: &str) -> String {
+        let mut svg = String::new();
+        self.draw(&mut svg, description)
+            .expect("strings can be written to");
+        svg
+    }
+
+    fn at_x(&self, value: f64) -> f64 {
+        LEFT + self.x.place(value) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn at_y(&self, value: f64) -> f64 {
+        HEIGHT - BOTTOM - self.y.place(value) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    fn draw(&self, svg: &mut String, description: &str) -> std::fmt::Result {
+        writeln!(
+            svg,
+            r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
+            super::escape(description)
+        )?;
+        self.draw_band(svg)?;
+        self.draw_axes(svg)?;
+        for line in &self.lines {
+            self.draw_line(svg, line)?;
+        }
+        self.draw_names(svg)?;
+        writeln!(svg, "</svg>")
+    }
+
+    fn draw_band(&self, svg: &mut String) -> std::fmt::Result {
+        let Some(band) = &self.band else {
+            return Ok(());
+        };
+        let (from, to) = (self.at_x(band.from), self.at_x(band.to));
+        let width = (to - from).max(2.0);
+        let height = HEIGHT - TOP - BOTTOM;
+        writeln!(
+            svg,
+            r#"<rect class="band" x="{from:.1}" y="{TOP}" width="{width:.1}" height="{height}"/>"#
+        )?;
+        let (anchor, x) = if from > WIDTH / 2.0 {
+            ("end", from - 4.0)
+        } else {
+            ("start", from + width + 4.0)
+        };
+        writeln!(
+            svg,
+            r#"<text class="mark" x="{x:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
+            TOP + 11.0,
+            super::escape(&band.name)
+        )
+    }
+
+    fn draw_axes(&self, svg: &mut String) -> std::fmt::Result {
+        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        for (value, label) in &self.y.ticks {
+            let y = self.at_y(*value);
+            writeln!(svg, r#"<path class="grid" d="M{LEFT} {y:.1}H{right}"/>"#)?;
+            writeln!(
+                svg,
+                r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{label}</text>"#,
+                LEFT - 7.0,
+                y + 3.5
+            )?;
+        }
+        for (value, label) in &self.x.ticks {
+            let x = self.at_x(*value);
+            writeln!(svg, r#"<path class="axis" d="M{x:.1} {bottom}v4"/>"#)?;
+            writeln!(
+                svg,
+                r#"<text class="tick" x="{x:.1}" y="{:.1}" text-anchor="middle">{label}</text>"#,
+                bottom + 16.0
+            )?;
+        }
+        writeln!(svg, r#"<path class="axis" d="M{LEFT} {bottom}H{right}"/>"#)?;
+        writeln!(
+            svg,
+            r#"<text class="tick" x="{right}" y="{:.1}" text-anchor="end">{}</text>"#,
+            bottom + 30.0,
+            self.x.name
+        )?;
+        writeln!(
+            svg,
+            r#"<text class="tick" x="{:.1}" y="{:.1}">{}</text>"#,
+            right + 8.0,
+            TOP - 3.0,
+            self.y.name
+        )
+    }
+
+    fn draw_line(&self, svg: &mut String, line: &Line) -> std::fmt::Result {
+        let mut path = String::new();
+        let mut pen_down = false;
+        for &(x, y) in &line.points {
+            if y.is_finite() {
+                let command = if pen_down { 'L' } else { 'M' };
+                write!(path, "{command}{:.1} {:.1}", self.at_x(x), self.at_y(y))?;
+            }
+            pen_down = y.is_finite();
+        }
+        let colour = line.colour;
+        if line.filled && !line.points.is_empty() {
+            let (first, last) = (line.points[0].0, line.points[line.points.len() - 1].0);
+            let bottom = HEIGHT - BOTTOM;
+            writeln!(
+                svg,
+                r#"<path class="area c{colour}" d="{path}L{:.1} {bottom}L{:.1} {bottom}Z"/>"#,
+                self.at_x(last),
+                self.at_x(first)
+            )?;
+        }
+        writeln!(
+            svg,
+            r#"<path class="line c{colour}" d="{path}"><title>{}</title></path>"#,
+            super::escape(&line.name)
+        )
+    }
+
+    /// Names stand at the right of the plot, at the height at which their lines end, not overlapping.
+    fn draw_names(&self, svg: &mut String) -> std::fmt::Result {
+        let mut names: Vec<(f64, &Line)> = self
+            .lines
+            .iter()
+            .filter(|line| !line.name.is_empty())
+            .filter_map(|line| {
+                let (_, y) = line.points.iter().rev().find(|(_, y)| y.is_finite())?;
+                Some((self.at_y(*y), line))
+            })
+            .collect();
+        names.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let floor = HEIGHT - BOTTOM;
+        for index in 0..names.len() {
+            let least = if index == 0 {
+                TOP
+            } else {
+                names[index - 1].0 + NAME_HEIGHT
+            };
+            names[index].0 = names[index].0.max(least);
+        }
+        let mut ceiling = floor;
+        for name in names.iter_mut().rev() {
+            name.0 = name.0.min(ceiling);
+            ceiling = name.0 - NAME_HEIGHT;
+        }
+        for (y, line) in names {
+            writeln!(
+                svg,
+                r#"<text class="name c{}" x="{:.1}" y="{:.1}">{}</text>"#,
+                line.colour,
+                WIDTH - RIGHT + 8.0,
+                y + 4.0,
+                super::escape(&line.name)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_round() {
+        for (least, step) in [
+            (0.9, 1.0),
+            (1.0, 1.0),
+            (1.1, 2.0),
+            (3.0, 5.0),
+            (6.0, 10.0),
+            (260_000.0, 500_000.0),
+        ] {
+            assert!((round_step(least) / step - 1.0).abs() < 1e-9, "{least}");
+        }
+    }
+
+    #[test]
+    fn a_linear_axis_has_round_ticks() {
+        let axis = Axis::linear("s", 0.0, 9.3, |value| format!("{value}"));
+        let labels: Vec<&str> = axis.ticks.iter().map(|(_, label)| label.as_str()).collect();
+        assert_eq!(labels, ["0", "5"]);
+        let axis = Axis::linear("s", 0.0, 8.0, |value| format!("{value}"));
+        assert_eq!(axis.ticks.len(), 5);
+        assert!((axis.place(4.0) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_log_axis_spans_its_values() {
+        for (min, max) in [(0.2, 40.0), (1.0, 1.0), (0.011, 0.012), (5.0, 5_000.0)] {
+            let axis = Axis::log("ms", min, max, |value| format!("{value}"));
+            assert!(
+                axis.min <= min && axis.max >= max,
+                "{min} to {max}: {axis:?}"
+            );
+            assert!(!axis.ticks.is_empty() && axis.place(max) <= 1.0);
+        }
+        let axis = Axis::log("ms", 1.0, 100.0, |value| format!("{value}"));
+        assert!((axis.place(10.0) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_chart_is_drawn_as_expected() {
+        let chart = Chart {
+            x: Axis::linear("seconds", 0.0, 4.0, |value| format!("{value}")),
+            y: Axis::linear("tx/s", 0.0, 100.0, |value| format!("{value}")),
+            lines: vec![Line {
+                name: "a<b".into(),
+                colour: 1,
+                points: vec![
+                    (0.0, 0.0),
+                    (1.0, 50.0),
+                    (2.0, f64::NAN),
+                    (3.0, 100.0),
+                    (4.0, 100.0),
+                ],
+                filled: false,
+            }],
+            band: None,
+        };
+        let svg = chart.svg("throughput");
+        // The line is broken at the missing point and stays within the plot.
+        assert!(
+            svg.contains(r#"d="M56.0 216.0L186.0 115.0M446.0 14.0L576.0 14.0""#),
+            "{svg}"
+        );
+        assert!(svg.contains("a&lt;b") && !svg.contains("a<b"));
+        assert_eq!(svg.matches("<path class=\"grid\"").count(), 3);
+    }
+
+    #[test]
+    fn names_do_not_overlap_or_leave_the_plot() {
+        let line = |name: &str, y| Line {
+            name: name.into(),
+            colour: 1,
+            points: vec![(0.0, y), (1.0, y)],
+            filled: false,
+        };
+        let chart = Chart {
+            x: Axis::linear("", 0.0, 1.0, |value| format!("{value}")),
+            y: Axis::linear("", 0.0, 1.0, |value| format!("{value}")),
+            lines: vec![
+                line("a", 0.0),
+                line("b", 0.01),
+                line("c", 0.02),
+                line("d", 1.0),
+            ],
+            band: None,
+        };
+        let svg = chart.svg("");
+        let mut heights: Vec<f64> = svg
+            .lines()
+            .filter(|line| line.contains("class=\"name"))
+            .map(|line| {
+                line.split("y=\"")
+                    .nth(1)
+                    .unwrap()
+                    .split('"')
+                    .next()
+                    .unwrap()
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        heights.sort_by(f64::total_cmp);
+        assert!(
+            heights
+                .windows(2)
+                .all(|pair| pair[1] - pair[0] >= NAME_HEIGHT - 0.2),
+            "{heights:?}"
+        );
+        assert!(heights[0] >= TOP && heights[3] <= HEIGHT - BOTTOM + 5.0);
+    }
+}
