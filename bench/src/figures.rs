@@ -47,6 +47,19 @@ fn micros(nanos: u64) -> f64 {
 }
 
 impl Latency {
+    /// The percentiles to show, by name, in microseconds.
+    pub fn columns(&self) -> [(&'static str, f64); 7] {
+        [
+            ("p1", self.p1_us),
+            ("p50", self.p50_us),
+            ("p90", self.p90_us),
+            ("p99", self.p99_us),
+            ("p99.9", self.p999_us),
+            ("p99.99", self.p9999_us),
+            ("max", self.max_us),
+        ]
+    }
+
     pub fn of(histogram: &Histogram<u64>) -> Latency {
         let at = |quantile| micros(histogram.value_at_quantile(quantile));
         Latency {

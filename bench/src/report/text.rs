@@ -166,16 +166,7 @@ fn measured(report: &RunReport, table: &mut Table) {
             ),
         );
     }
-    let latency = &figures.latency;
-    let columns = [
-        ("p1", latency.p1_us),
-        ("p50", latency.p50_us),
-        ("p90", latency.p90_us),
-        ("p99", latency.p99_us),
-        ("p99.9", latency.p999_us),
-        ("p99.99", latency.p9999_us),
-        ("max", latency.max_us),
-    ];
+    let columns = figures.latency.columns();
     let names: String = columns
         .iter()
         .map(|(name, _)| format!("{name:>8}"))

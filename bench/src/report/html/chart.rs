@@ -14,11 +14,16 @@
 
 use std::fmt::Write;
 
-const WIDTH: f64 = 640.0;
+/// Sizes are about the pixels that a chart has on a wide screen, so that its text has the page's size.
+pub(crate) const WIDTH: f64 = 530.0;
+pub(crate) const WIDTH_WIDE: f64 = 1100.0;
 const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 56.0;
-const RIGHT: f64 = 64.0;
-const TOP: f64 = 14.0;
+const LEFT: f64 = 46.0;
+const TOP: f64 = 10.0;
+/// Room for the names of lines: some at least, so that charts below each other line up.
+const RIGHT_MIN: f64 = 44.0;
+const RIGHT_MAX: f64 = 190.0;
+const CHARACTER: f64 = 7.2;
 const BOTTOM: f64 = 34.0;
 /// Height of a line's name; names closer than this are moved apart.
 const NAME_HEIGHT: f64 = 14.0;
@@ -30,17 +35,11 @@ pub(crate) struct Axis {
     max: f64,
     log: bool,
     ticks: Vec<(f64, String)>,
-    name: &'static str,
 }
 
 impl Axis {
     /// From zero (or `min`) to at least `max`, with round numbers.
-    pub(crate) fn linear(
-        name: &'static str,
-        min: f64,
-        max: f64,
-        label: impl Fn(f64) -> String,
-    ) -> Axis {
+    pub(crate) fn linear(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
         let step = round_step((max - min).max(f64::MIN_POSITIVE) / 4.0);
         let mut ticks = Vec::new();
         let mut value = (min / step).ceil() * step;
@@ -53,17 +52,17 @@ impl Axis {
             max: max.max(min + step),
             log: false,
             ticks,
-            name,
         }
     }
 
+    /// As `linear`, ending at a round number too.
+    pub(crate) fn rounded(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
+        let step = round_step((max - min).max(f64::MIN_POSITIVE) / 4.0);
+        Axis::linear(min, (max / step).ceil() * step, label)
+    }
+
     /// From the power of ten below `min` to the one above `max`, or half of that where it suffices.
-    pub(crate) fn log(
-        name: &'static str,
-        min: f64,
-        max: f64,
-        label: impl Fn(f64) -> String,
-    ) -> Axis {
+    pub(crate) fn log(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
         let floor = 10_f64.powf(min.max(1e-9).log10().floor());
         let mut top = floor;
         let mut ticks = vec![(floor, label(floor))];
@@ -77,35 +76,35 @@ impl Axis {
         }
         // A decade that would be nearly empty is cut in the middle.
         let (mut low, mut high) = (floor, top);
-        if min > floor * 3.3 {
-            low = floor * 3.0;
+        if min > floor * 2.1 {
+            low = floor * 2.0;
         }
-        if max < top / 3.3 && top / 3.0 > low {
-            high = top / 3.0;
+        if max < top / 2.1 && top / 2.0 > low {
+            high = top / 2.0;
         }
-        ticks.retain(|(value, _)| (low..=high).contains(value));
+        // Within few decades their powers alone are too few lines to read values from.
+        if high / low < 150.0 {
+            let powers: Vec<f64> = ticks.iter().map(|(value, _)| *value).collect();
+            for power in powers {
+                ticks.extend([2.0, 5.0].map(|factor| (power * factor, label(power * factor))));
+            }
+        }
+        ticks.retain(|(value, _)| (low * 0.999..=high * 1.001).contains(value));
         Axis {
             min: low,
             max: high,
             log: true,
             ticks,
-            name,
         }
     }
 
     /// With ticks of the caller's choice.
-    pub(crate) fn custom(
-        name: &'static str,
-        min: f64,
-        max: f64,
-        ticks: Vec<(f64, String)>,
-    ) -> Axis {
+    pub(crate) fn custom(min: f64, max: f64, ticks: Vec<(f64, String)>) -> Axis {
         Axis {
             min,
             max,
             log: false,
             ticks,
-            name,
         }
     }
 
@@ -148,6 +147,8 @@ pub(crate) struct Band {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
+    pub(crate) width: f64,
+    pub(crate) x_name: &'static str,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
     pub(crate) lines: Vec<Line>,
@@ -162,8 +163,19 @@ impl Chart {
         svg
     }
 
+    /// Where the plot ends and the names begin.
+    fn right(&self) -> f64 {
+        let longest = self
+            .lines
+            .iter()
+            .map(|line| line.name.chars().count())
+            .max()
+            .unwrap_or(0);
+        self.width - (longest as f64 * CHARACTER + 12.0).clamp(RIGHT_MIN, RIGHT_MAX)
+    }
+
     fn at_x(&self, value: f64) -> f64 {
-        LEFT + self.x.place(value) * (WIDTH - LEFT - RIGHT)
+        LEFT + self.x.place(value) * (self.right() - LEFT)
     }
 
     fn at_y(&self, value: f64) -> f64 {
@@ -173,7 +185,8 @@ impl Chart {
     fn draw(&self, svg: &mut String, description: &str) -> std::fmt::Result {
         writeln!(
             svg,
-            r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
+            r#"<svg viewBox="0 0 {} {HEIGHT}" role="img" aria-label="{}">"#,
+            self.width,
             super::escape(description)
         )?;
         self.draw_band(svg)?;
@@ -196,7 +209,7 @@ impl Chart {
             svg,
             r#"<rect class="band" x="{from:.1}" y="{TOP}" width="{width:.1}" height="{height}"/>"#
         )?;
-        let (anchor, x) = if from > WIDTH / 2.0 {
+        let (anchor, x) = if from > self.width / 2.0 {
             ("end", from - 4.0)
         } else {
             ("start", from + width + 4.0)
@@ -210,10 +223,10 @@ impl Chart {
     }
 
     fn draw_axes(&self, svg: &mut String) -> std::fmt::Result {
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        let (right, bottom) = (self.right(), HEIGHT - BOTTOM);
         for (value, label) in &self.y.ticks {
             let y = self.at_y(*value);
-            writeln!(svg, r#"<path class="grid" d="M{LEFT} {y:.1}H{right}"/>"#)?;
+            writeln!(svg, r#"<path class="rule" d="M{LEFT} {y:.1}H{right}"/>"#)?;
             writeln!(
                 svg,
                 r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{label}</text>"#,
@@ -235,14 +248,7 @@ impl Chart {
             svg,
             r#"<text class="tick" x="{right}" y="{:.1}" text-anchor="end">{}</text>"#,
             bottom + 30.0,
-            self.x.name
-        )?;
-        writeln!(
-            svg,
-            r#"<text class="tick" x="{:.1}" y="{:.1}">{}</text>"#,
-            right + 8.0,
-            TOP - 3.0,
-            self.y.name
+            self.x_name
         )
     }
 
@@ -305,7 +311,7 @@ impl Chart {
                 svg,
                 r#"<text class="name c{}" x="{:.1}" y="{:.1}">{}</text>"#,
                 line.colour,
-                WIDTH - RIGHT + 8.0,
+                self.right() + 8.0,
                 y + 4.0,
                 super::escape(&line.name)
             )?;
@@ -334,10 +340,10 @@ mod tests {
 
     #[test]
     fn a_linear_axis_has_round_ticks() {
-        let axis = Axis::linear("s", 0.0, 9.3, |value| format!("{value}"));
+        let axis = Axis::linear(0.0, 9.3, |value| format!("{value}"));
         let labels: Vec<&str> = axis.ticks.iter().map(|(_, label)| label.as_str()).collect();
         assert_eq!(labels, ["0", "5"]);
-        let axis = Axis::linear("s", 0.0, 8.0, |value| format!("{value}"));
+        let axis = Axis::linear(0.0, 8.0, |value| format!("{value}"));
         assert_eq!(axis.ticks.len(), 5);
         assert!((axis.place(4.0) - 0.5).abs() < 1e-9);
     }
@@ -345,22 +351,24 @@ mod tests {
     #[test]
     fn a_log_axis_spans_its_values() {
         for (min, max) in [(0.2, 40.0), (1.0, 1.0), (0.011, 0.012), (5.0, 5_000.0)] {
-            let axis = Axis::log("ms", min, max, |value| format!("{value}"));
+            let axis = Axis::log(min, max, |value| format!("{value}"));
             assert!(
                 axis.min <= min && axis.max >= max,
                 "{min} to {max}: {axis:?}"
             );
             assert!(!axis.ticks.is_empty() && axis.place(max) <= 1.0);
         }
-        let axis = Axis::log("ms", 1.0, 100.0, |value| format!("{value}"));
+        let axis = Axis::log(1.0, 100.0, |value| format!("{value}"));
         assert!((axis.place(10.0) - 0.5).abs() < 1e-9);
     }
 
     #[test]
     fn a_chart_is_drawn_as_expected() {
         let chart = Chart {
-            x: Axis::linear("seconds", 0.0, 4.0, |value| format!("{value}")),
-            y: Axis::linear("tx/s", 0.0, 100.0, |value| format!("{value}")),
+            width: WIDTH,
+            x_name: "seconds",
+            x: Axis::linear(0.0, 4.0, |value| format!("{value}")),
+            y: Axis::linear(0.0, 100.0, |value| format!("{value}")),
             lines: vec![Line {
                 name: "a<b".into(),
                 colour: 1,
@@ -378,11 +386,11 @@ mod tests {
         let svg = chart.svg("throughput");
         // The line is broken at the missing point and stays within the plot.
         assert!(
-            svg.contains(r#"d="M56.0 216.0L186.0 115.0M446.0 14.0L576.0 14.0""#),
+            svg.contains(r#"d="M46.0 216.0L156.0 113.0M376.0 10.0L486.0 10.0""#),
             "{svg}"
         );
         assert!(svg.contains("a&lt;b") && !svg.contains("a<b"));
-        assert_eq!(svg.matches("<path class=\"grid\"").count(), 3);
+        assert_eq!(svg.matches("<path class=\"rule\"").count(), 3);
     }
 
     #[test]
@@ -394,8 +402,10 @@ mod tests {
             filled: false,
         };
         let chart = Chart {
-            x: Axis::linear("", 0.0, 1.0, |value| format!("{value}")),
-            y: Axis::linear("", 0.0, 1.0, |value| format!("{value}")),
+            width: WIDTH,
+            x_name: "seconds",
+            x: Axis::linear(0.0, 1.0, |value| format!("{value}")),
+            y: Axis::linear(0.0, 1.0, |value| format!("{value}")),
             lines: vec![
                 line("a", 0.0),
                 line("b", 0.01),

@@ -8,7 +8,7 @@ mod chart;
 
 use std::fmt::Write;
 
-use self::chart::{Axis, Band, Chart, Line};
+use self::chart::{Axis, Band, Chart, Line, WIDTH, WIDTH_WIDE};
 use super::RunReport;
 use super::numbers::{grouped, millis, plural, rounded};
 use super::text::{load_line, workload_line};
@@ -83,9 +83,9 @@ fn write_page(page: &mut String, reports: &[RunReport]) -> std::fmt::Result {
 fn overview(page: &mut String, reports: &[RunReport]) -> std::fmt::Result {
     writeln!(
         page,
-        "<section class=\"wide\"><table><tr><th>run</th><th>transfers/s</th>"
+        "<section class=\"wide\"><table><tr><th>run</th><th colspan=\"2\">transfers/s</th>"
     )?;
-    for name in [
+    let names = [
         "slowest second",
         "p50 ms",
         "p99 ms",
@@ -93,31 +93,17 @@ fn overview(page: &mut String, reports: &[RunReport]) -> std::fmt::Result {
         "max ms",
         "stall ms",
         "checked",
-    ] {
-        writeln!(page, "<th>{name}</th>")?;
+    ];
+    for name in names {
+        write!(page, "<th>{name}</th>")?;
     }
     writeln!(page, "</tr>")?;
+    let fastest = reports
+        .iter()
+        .map(|report| report.figures.events_per_s)
+        .fold(1.0, f64::max);
     for report in reports {
-        let figures = &report.figures;
-        let slowest = figures.seconds.by_second();
-        write!(
-            page,
-            "<tr><td>{}</td><td>{}</td><td>{}</td>",
-            escape(&report.label),
-            rounded(figures.events_per_s),
-            slowest.map_or_else(|| "&ndash;".into(), |by| grouped(by.min))
-        )?;
-        let latency = &figures.latency;
-        for micros in [
-            latency.p50_us,
-            latency.p99_us,
-            latency.p999_us,
-            latency.max_us,
-            figures.stall.longest_ms * 1000.0,
-        ] {
-            write!(page, "<td>{}</td>", millis(micros))?;
-        }
-        writeln!(page, "<td>{}</td></tr>", verdict(report))?;
+        overview_row(page, report, fastest)?;
     }
     writeln!(page, "</table></section>")?;
     let lines = reports
@@ -126,13 +112,33 @@ fn overview(page: &mut String, reports: &[RunReport]) -> std::fmt::Result {
         .map(|(index, report)| curve(&report.figures, &report.label, index % COLOURS + 1))
         .collect();
     writeln!(page, "<div class=\"grid\">")?;
-    panel(
-        page,
-        "Latency by percentile",
-        "all runs",
-        &percentiles(lines).svg("latency by percentile"),
-    )?;
+    let chart = percentiles(lines, WIDTH_WIDE).svg("latency by percentile");
+    panel(page, "Batch latency by percentile", "milliseconds", &chart)?;
     writeln!(page, "</div>")
+}
+
+fn overview_row(page: &mut String, report: &RunReport, fastest: f64) -> std::fmt::Result {
+    let figures = &report.figures;
+    let slowest = figures.seconds.by_second();
+    write!(
+        page,
+        "<tr><td>{}</td><td>{}</td><td class=\"bar\"><i style=\"width:{:.1}%\"></i></td><td>{}</td>",
+        escape(&report.label),
+        rounded(figures.events_per_s),
+        figures.events_per_s / fastest * 100.0,
+        slowest.map_or_else(|| "&ndash;".into(), |by| grouped(by.min))
+    )?;
+    let latency = &figures.latency;
+    for micros in [
+        latency.p50_us,
+        latency.p99_us,
+        latency.p999_us,
+        latency.max_us,
+    ] {
+        write!(page, "<td>{}</td>", millis(micros))?;
+    }
+    let stall = millis(figures.stall.longest_ms * 1000.0);
+    writeln!(page, "<td>{stall}</td><td>{}</td></tr>", verdict(report))
 }
 
 /// Whether the run's results can be believed.
@@ -171,39 +177,49 @@ fn run(page: &mut String, report: &RunReport) -> std::fmt::Result {
         "longest stall",
     )?;
     writeln!(page, "</div>\n<div class=\"grid\">")?;
-    match series(figures) {
-        Some(series) => {
-            let interval = interval_text(series);
-            panel(
-                page,
-                "Throughput",
-                &interval,
-                &throughput(figures, series).svg("throughput over time"),
-            )?;
-            panel(
-                page,
-                "Batch latency",
-                &interval,
-                &latency(series).svg("latency over time"),
-            )?;
-        }
-        None => panel(
+    if let Some(series) = series(figures) {
+        let interval = interval_text(series);
+        let chart = throughput(figures, series).svg("throughput over time");
+        panel(
             page,
-            "Over time",
-            "",
-            "<p class=\"sub\">The run was too short to plot over time.</p>",
-        )?,
+            "Throughput",
+            &format!("transfers/s, {interval}"),
+            &chart,
+        )?;
+        let chart = latency(series).svg("latency over time");
+        panel(
+            page,
+            "Batch latency",
+            &format!("milliseconds, {interval}"),
+            &chart,
+        )?;
     }
-    let curve = percentiles(vec![curve(figures, "", 1)]);
+    let chart = percentiles(vec![curve(figures, "", 1)], WIDTH).svg("latency by percentile");
+    let content = format!("{chart}{}", percentile_table(figures));
     panel(
         page,
-        "Latency by percentile",
-        "whole run",
-        &curve.svg("latency by percentile"),
+        "Batch latency by percentile",
+        "milliseconds, whole run",
+        &content,
     )?;
-    writeln!(page, "<section class=\"wide\"><h3>Everything else</h3>")?;
+    writeln!(page, "<section class=\"wide\"><h3>What, where, how</h3>")?;
     facts(page, report)?;
     writeln!(page, "</section>\n</div>")
+}
+
+fn percentile_table(figures: &FiguresReport) -> String {
+    let columns = figures.latency.columns();
+    let names: String = columns
+        .iter()
+        .map(|(name, _)| format!("<th>{name}</th>"))
+        .collect();
+    let values: String = columns
+        .iter()
+        .map(|(_, micros)| format!("<td>{}</td>", millis(*micros)))
+        .collect();
+    format!(
+        "<div class=\"wide\"><table class=\"even\"><tr>{names}</tr><tr>{values}</tr></table></div>"
+    )
 }
 
 fn card(page: &mut String, figure: &str, name: &str) -> std::fmt::Result {
@@ -251,7 +267,7 @@ fn line_of(series: &SeriesReport, value: impl Fn(&Point) -> f64) -> Vec<(f64, f6
 
 fn time_axis(series: &SeriesReport) -> Axis {
     let end = series.whole as f64 * series.interval_ms / 1000.0;
-    Axis::linear("seconds", 0.0, end, short)
+    Axis::linear(0.0, end, short)
 }
 
 fn throughput(figures: &FiguresReport, series: &SeriesReport) -> Chart {
@@ -267,8 +283,10 @@ fn throughput(figures: &FiguresReport, series: &SeriesReport) -> Chart {
             name: format!("longest stall {} ms", millis(stall.longest_ms * 1000.0)),
         });
     Chart {
+        width: WIDTH,
+        x_name: "seconds",
         x: time_axis(series),
-        y: Axis::linear("tx/s", 0.0, most * 1.05, short),
+        y: Axis::rounded(0.0, most * 1.02, short),
         lines: vec![Line {
             name: String::new(),
             colour: 1,
@@ -300,6 +318,8 @@ fn latency(series: &SeriesReport) -> Chart {
         line("p50", 1, |point| point.p50_us),
     ];
     Chart {
+        width: WIDTH,
+        x_name: "seconds",
         x: time_axis(series),
         y: millis_axis(&lines),
         lines,
@@ -322,7 +342,7 @@ fn millis_axis(lines: &[Line]) -> Axis {
     } else {
         (1.0, 1.0)
     };
-    Axis::log("ms", least, most, short)
+    Axis::log(least, most, short)
 }
 
 /// A percentile curve; each nine takes the same room.
@@ -345,7 +365,7 @@ fn curve(figures: &FiguresReport, name: &str, colour: usize) -> Line {
     }
 }
 
-fn percentiles(lines: Vec<Line>) -> Chart {
+fn percentiles(lines: Vec<Line>, width: f64) -> Chart {
     let most = lines
         .iter()
         .flat_map(|line| &line.points)
@@ -358,7 +378,9 @@ fn percentiles(lines: Vec<Line>) -> Chart {
         }
     }
     Chart {
-        x: Axis::custom("percentile", 0.0, most, ticks),
+        width,
+        x_name: "percentile",
+        x: Axis::custom(0.0, most, ticks),
         y: millis_axis(&lines),
         lines,
         band: None,
@@ -367,7 +389,12 @@ fn percentiles(lines: Vec<Line>) -> Chart {
 
 fn facts(page: &mut String, report: &RunReport) -> std::fmt::Result {
     writeln!(page, "<table class=\"facts\">")?;
+    // The cards, the plots and the subtitle say these already.
+    let said = ["load", "throughput", "batch latency", "longest stall"];
     for (name, value) in super::text::rows(report) {
+        if said.contains(&name.as_str()) {
+            continue;
+        }
         let value = escape(&value).replace('\n', "<br>");
         writeln!(page, "<tr><td>{}</td><td>{value}</td></tr>", escape(&name))?;
     }
@@ -467,6 +494,6 @@ mod tests {
         let mut report = RunReport::example();
         report.figures.fine = SeriesReport::default();
         report.figures.seconds = SeriesReport::default();
-        assert!(page(&[report]).contains("too short to plot"));
+        assert_eq!(page(&[report]).matches("<svg").count(), 1);
     }
 }
