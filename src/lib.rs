@@ -28,3 +28,4 @@ pub mod machine;
 pub mod store;
 
 pub mod replica;
+pub mod runtime;

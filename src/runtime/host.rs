@@ -1,0 +1,96 @@
+//! What the machine under the replica is, for the log line at start and for `version --verbose`.
+//!
+//! Everything is read from `/proc` and `/sys`; what cannot be read is left out, and nothing depends
+//! on it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The block device under a directory, as far as sysfs knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockDevice {
+    pub name: String,
+    /// `write back`: the device has a volatile cache, and durable writes flush it.
+    pub write_cache: String,
+    /// Whether a single write can be made durable without a flush of the whole cache.
+    pub fua: bool,
+    pub rotational: bool,
+}
+
+impl std::fmt::Display for BlockDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} (write cache: {}, fua: {}{})",
+            self.name,
+            self.write_cache,
+            if self.fua { "yes" } else { "no" },
+            if self.rotational { ", rotational" } else { "" }
+        )
+    }
+}
+
+/// The device that holds `path`. `None` for file systems without one, such as overlays or networks.
+pub fn block_device(path: &Path) -> Option<BlockDevice> {
+    let device = fs::metadata(path).ok()?.dev();
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let link = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let mut directory = fs::canonicalize(link).ok()?;
+    // A partition has no queue of its own; its disk, one level up, does.
+    if !directory.join("queue").is_dir() {
+        directory.pop();
+    }
+    let read = |name: &str| {
+        let text = fs::read_to_string(directory.join("queue").join(name)).ok()?;
+        Some(text.trim().to_owned())
+    };
+    Some(BlockDevice {
+        name: directory.file_name()?.to_string_lossy().into_owned(),
+        write_cache: read("write_cache")?,
+        fua: read("fua").as_deref() == Some("1"),
+        rotational: read("rotational").as_deref() == Some("1"),
+    })
+}
+
+/// Memory of this process in huge pages, in KiB.
+pub fn huge_pages_kib() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("AnonHugePages:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The setting that decides whether huge pages can be had: `always`, `madvise` or `never`.
+pub fn huge_pages_setting() -> Option<String> {
+    let text = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+    let start = text.find('[')? + 1;
+    let end = start + text[start..].find(']')?;
+    Some(text[start..end].to_owned())
+}
+
+/// The processor's name.
+pub fn processor() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_can_be_described() {
+        if let Some(setting) = huge_pages_setting() {
+            assert!(["always", "madvise", "never"].contains(&setting.as_str()));
+        }
+        assert!(huge_pages_kib().is_some());
+        if let Some(device) = block_device(Path::new("/")) {
+            assert!(device.write_cache.starts_with("write "), "{device}");
+            assert!(!device.name.is_empty());
+        }
+        assert_eq!(block_device(Path::new("/proc")), None);
+    }
+}

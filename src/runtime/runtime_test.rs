@@ -1,0 +1,915 @@
+//! The runtime against a driver that journals what it receives and sends it back: real sockets,
+//! real files, real threads.
+//!
+//! What the driver does with a message is in its header's `operation`, see [`Echo`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use stampede_journal::WriteOp;
+use zerocopy::IntoBytes;
+
+use super::*;
+use crate::limits::{
+    BODY_SIZE_MAX, BUFFERS_RESERVED, HEADER_SIZE, HEADROOM_SIZE, SECTOR_SIZE, SEND_QUEUE_MAX,
+};
+use crate::message::{Command, Header, Message, PoolConfig, checksum};
+use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Task};
+use crate::replica::io::{ConnectionId, Sector};
+use crate::store::{FileEntry, ManifestRef, Snapshot, Storage, StoreError};
+
+/// Journal, and answer when that is durable.
+const ECHO: u8 = 0;
+/// Answer through the executor; quick.
+const EXECUTE: u8 = 1;
+/// Answer through the executor; slow.
+const EXECUTE_SLOWLY: u8 = 2;
+/// Keep the buffer until some ticks have passed, then answer.
+const HOLD: u8 = 3;
+/// Answer, then close.
+const CLOSE: u8 = 4;
+/// Answer when the builder has written a checkpoint.
+const CHECKPOINT: u8 = 5;
+/// Journal, read back, answer with what was read.
+const READ_BACK: u8 = 6;
+/// Answer this message a thousand times.
+const FLOOD: u8 = 7;
+/// Write a superblock copy, then answer.
+const SUPERBLOCK: u8 = 8;
+
+/// The replica field of messages that come from clients.
+const CLIENT: u8 = 255;
+
+/// What the driver has seen, for the test to look at.
+#[derive(Default)]
+struct Seen {
+    closed: AtomicU64,
+    connected: AtomicU64,
+    lost: AtomicU64,
+    from_replicas: AtomicU64,
+    written: AtomicU64,
+}
+
+struct Echo {
+    pool: Pool,
+    seen: Arc<Seen>,
+    offset: u64,
+    token: u64,
+    writing: BTreeMap<u64, (ConnectionId, Message)>,
+    reading: BTreeMap<u64, ConnectionId>,
+    executing: VecDeque<(ConnectionId, u64)>,
+    held: Vec<(ConnectionId, Message)>,
+    superblock: Vec<(ConnectionId, Message)>,
+    checkpoint: Option<(ConnectionId, Message)>,
+    hold_ticks: u32,
+    op: u64,
+    peers: Vec<u8>,
+}
+
+impl Echo {
+    fn answer(&self, connection: ConnectionId, message: Message, outputs: &mut Vec<Output>) {
+        let size = message.header().size as usize;
+        outputs.push(Output::SendClient {
+            connection,
+            message,
+            size,
+        });
+    }
+
+    fn journal(&mut self, connection: ConnectionId, message: Message, outputs: &mut Vec<Output>) {
+        let size = HEADROOM_SIZE + message.header().size as usize;
+        let len = size.next_multiple_of(SECTOR_SIZE);
+        self.token += 1;
+        self.writing
+            .insert(self.token, (connection, message.clone()));
+        outputs.push(Output::JournalWrite(WriteOp {
+            token: self.token,
+            file: 0,
+            offset: self.offset,
+            len,
+            buffer: message,
+        }));
+        self.offset += len as u64;
+    }
+
+    fn execute(&mut self, connection: ConnectionId, message: Message, outputs: &mut Vec<Output>) {
+        self.op += 1;
+        self.executing.push_back((connection, self.op));
+        let reply = self.pool.acquire(message.header().body_size()).unwrap();
+        outputs.push(Output::Task(Task::Apply {
+            prepare: message,
+            reply,
+            checkpoint: false,
+        }));
+    }
+}
+
+impl Driver for Echo {
+    fn inspect(header: &[u8; HEADER_SIZE]) -> Result<Inspected, &'static str> {
+        let header: Header = zerocopy::transmute!(*header);
+        header.verify().map_err(|_| "refused")?;
+        Ok(Inspected {
+            size: header.size as usize,
+            ours: header.replica != CLIENT,
+        })
+    }
+
+    fn start(&mut self, _: Time, _: &mut Vec<Output>) {}
+
+    fn on_input(&mut self, input: Input, now: Time, outputs: &mut Vec<Output>) {
+        assert!(now.monotonic > 0 && now.wall > 0);
+        match input {
+            Input::Tick => {
+                if !self.held.is_empty() {
+                    self.hold_ticks += 1;
+                }
+                if self.hold_ticks == 10 {
+                    self.hold_ticks = 0;
+                    for (connection, message) in std::mem::take(&mut self.held) {
+                        self.answer(connection, message, outputs);
+                    }
+                }
+            }
+            Input::Received {
+                connection,
+                message,
+            } => {
+                let header = *message.header();
+                header.verify().unwrap();
+                header.verify_body(message.body()).unwrap();
+                let message = message.freeze();
+                if header.replica != CLIENT && header.operation != HOLD {
+                    self.seen.from_replicas.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                match header.operation {
+                    ECHO | READ_BACK => self.journal(connection, message, outputs),
+                    EXECUTE | EXECUTE_SLOWLY => self.execute(connection, message, outputs),
+                    HOLD => self.held.push((connection, message)),
+                    CLOSE => {
+                        self.answer(connection, message, outputs);
+                        outputs.push(Output::Close {
+                            connection,
+                            reason: "asked_to",
+                        });
+                    }
+                    CHECKPOINT => {
+                        self.checkpoint = Some((connection, message));
+                        outputs.push(Output::Checkpoint(CheckpointTask {
+                            op: 77,
+                            snapshot: Box::new(Nothing),
+                            sessions: Vec::new(),
+                            former: None,
+                        }));
+                    }
+                    FLOOD => {
+                        for _ in 0..SEND_QUEUE_MAX + 200 {
+                            self.answer(connection, message.clone(), outputs);
+                        }
+                    }
+                    SUPERBLOCK => {
+                        self.superblock.push((connection, message));
+                        outputs.push(Output::SuperblockWrite {
+                            token: 5,
+                            offset: SECTOR_SIZE as u64,
+                            sector: Box::new(Sector([0xab; SECTOR_SIZE])),
+                        });
+                    }
+                    other => panic!("operation {other}"),
+                }
+            }
+            Input::Closed { .. } => {
+                self.seen.closed.fetch_add(1, Ordering::Relaxed);
+            }
+            Input::Peer { replica, connected } => {
+                let count = if connected {
+                    self.peers.push(replica);
+                    let mut message = self.pool.acquire(3).unwrap();
+                    let mut header = Header::new(Command::Hello, 1, 0, 0);
+                    header.operation = ECHO;
+                    message.fill(header, b"hey");
+                    outputs.push(Output::SendReplica {
+                        to: replica,
+                        message: message.freeze(),
+                    });
+                    &self.seen.connected
+                } else {
+                    &self.seen.lost
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Input::JournalWritten { token, result } => {
+                let (connection, message) = self.writing.remove(&token).unwrap();
+                let size =
+                    (HEADROOM_SIZE + message.header().size as usize).next_multiple_of(SECTOR_SIZE);
+                self.seen.written.fetch_add(1, Ordering::Relaxed);
+                match result {
+                    Ok(written) if written == size => {}
+                    other => {
+                        outputs.push(Output::Stop(Fatal::Journal(format!("{other:?}"))));
+                        return;
+                    }
+                }
+                if message.header().operation == READ_BACK {
+                    self.reading.insert(token, connection);
+                    let message = self.pool.acquire(BODY_SIZE_MAX).unwrap();
+                    outputs.push(Output::JournalRead {
+                        token,
+                        file: 0,
+                        offset: self.offset - size as u64,
+                        size,
+                        message,
+                    });
+                } else {
+                    self.answer(connection, message, outputs);
+                }
+            }
+            Input::JournalRead {
+                token,
+                message,
+                result,
+            } => {
+                result.unwrap();
+                let connection = self.reading.remove(&token).unwrap();
+                self.answer(connection, message.freeze(), outputs);
+            }
+            Input::SuperblockWritten { token, result } => {
+                assert_eq!((token, result.unwrap()), (5, SECTOR_SIZE));
+                let (connection, message) = self.superblock.pop().unwrap();
+                self.answer(connection, message, outputs);
+            }
+            Input::Done(done) => {
+                let (connection, op) = self.executing.pop_front().unwrap();
+                assert_eq!(done.op, op, "answers come in order");
+                self.answer(connection, done.reply.freeze(), outputs);
+            }
+            Input::CheckpointDone(done) => {
+                assert_eq!((done.op, done.result.unwrap().op), (77, 77));
+                let (connection, message) = self.checkpoint.take().unwrap();
+                self.answer(connection, message, outputs);
+            }
+        }
+    }
+}
+
+/// Copies a request into its reply.
+struct Copier(u64);
+
+impl Execute for Copier {
+    fn run(&mut self, task: Task) -> Option<Done> {
+        let Task::Apply {
+            prepare, mut reply, ..
+        } = task
+        else {
+            return None;
+        };
+        self.0 += 1;
+        if prepare.header().operation == EXECUTE_SLOWLY {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        reply.fill(*prepare.header(), prepare.body());
+        Some(Done {
+            op: self.0,
+            reply,
+            pulse_due: u64::MAX,
+            snapshot: None,
+        })
+    }
+
+    fn is_quick(task: &Task) -> bool {
+        matches!(task, Task::Apply { prepare, .. } if prepare.header().operation == EXECUTE)
+    }
+}
+
+/// A checkpoint of a machine without state.
+struct Nothing;
+
+impl Snapshot for Nothing {
+    fn write(&mut self, _: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+struct Builder;
+
+impl Build for Builder {
+    fn build(&mut self, task: CheckpointTask) -> CheckpointDone {
+        std::thread::sleep(Duration::from_millis(5));
+        CheckpointDone {
+            op: task.op,
+            result: Ok(ManifestRef {
+                op: task.op,
+                ..ManifestRef::default()
+            }),
+        }
+    }
+}
+
+// ── a running replica ───────────────────────────────────────────────────────────────────────────
+
+struct Running {
+    address: SocketAddr,
+    stop: Stop,
+    pool: Pool,
+    seen: Arc<Seen>,
+    thread: JoinHandle<Result<Report, Error>>,
+    directory: tempfile::TempDir,
+}
+
+fn open_file(path: &Path, writable: bool) -> OwnedFd {
+    std::fs::write(path, vec![0; 64 << 20]).unwrap();
+    let mut options = OpenOptions::new();
+    options.read(true).write(writable);
+    let direct = options.clone().custom_flags(libc::O_DIRECT).open(path);
+    // Where temporary files live in memory there is no direct I/O, and nothing to lose by that here.
+    direct.or_else(|_| options.open(path)).unwrap().into()
+}
+
+struct Setup {
+    pool: PoolConfig,
+    addresses: Vec<SocketAddr>,
+    replica: u8,
+    writable: bool,
+    tick: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            pool: PoolConfig {
+                small: 2000,
+                medium: 40,
+                large: 60,
+                huge_pages: false,
+            },
+            addresses: vec![free_address()],
+            replica: 0,
+            writable: true,
+            tick: 5_000_000,
+        }
+    }
+}
+
+/// An address that nobody listens on. Below the range from which the kernel takes ports for those
+/// who dial, and never the same twice.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) + u64::from(std::process::id()) * 37;
+        let port = u16::try_from(10_000 + number % 20_000).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+impl Running {
+    fn start(setup: Setup) -> Self {
+        let pool = Pool::new(&setup.pool).unwrap();
+        let seen = Arc::new(Seen::default());
+        let stop = Stop::new().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::of(
+            vec![open_file(&directory.path().join("journal"), setup.writable)],
+            open_file(&directory.path().join("superblock"), true),
+        );
+        let address = setup.addresses[usize::from(setup.replica)];
+        let listener = Listener::bind(address).unwrap();
+        let driver = Echo {
+            pool: pool.clone(),
+            seen: Arc::clone(&seen),
+            offset: 0,
+            token: 0,
+            writing: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            executing: VecDeque::new(),
+            held: Vec::new(),
+            superblock: Vec::new(),
+            checkpoint: None,
+            hold_ticks: 0,
+            op: 0,
+            peers: Vec::new(),
+        };
+        let config = Config {
+            replica: setup.replica,
+            addresses: setup.addresses,
+            pin: Pin::Never,
+            tick: setup.tick,
+        };
+        let (shared, stopper) = (pool.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let parts = Parts {
+                listener,
+                pool: shared,
+                files,
+                driver,
+                executor: Copier(0),
+                builder: Builder,
+            };
+            run(&config, parts, &stopper)
+        });
+        Self {
+            address,
+            stop,
+            pool,
+            seen,
+            thread,
+            directory,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Stops, and checks that nothing has leaked.
+    fn stop(self) -> Report {
+        self.stop.request();
+        let report = self.thread.join().unwrap().unwrap();
+        assert!(self.pool.is_whole(), "{:?}", self.pool);
+        report
+    }
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    fn send(&mut self, operation: u8, body: &[u8]) {
+        self.0.write_all(&encode(operation, CLIENT, body)).unwrap();
+    }
+
+    fn receive(&mut self) -> (Header, Vec<u8>) {
+        let mut header = [0; HEADER_SIZE];
+        self.0.read_exact(&mut header).unwrap();
+        let header: Header = zerocopy::transmute!(header);
+        header.verify().unwrap();
+        let mut body = vec![0; header.body_size()];
+        self.0.read_exact(&mut body).unwrap();
+        header.verify_body(&body).unwrap();
+        (header, body)
+    }
+
+    fn call(&mut self, operation: u8, body: &[u8]) {
+        self.send(operation, body);
+        assert_eq!(self.receive().1, body);
+    }
+
+    /// The other side has closed, after at most this many bytes.
+    fn expect_end(mut self) -> usize {
+        let mut rest = Vec::new();
+        let _ = self.0.read_to_end(&mut rest);
+        rest.len()
+    }
+}
+
+fn encode(operation: u8, replica: u8, body: &[u8]) -> Vec<u8> {
+    let mut header = Header::new(Command::Request, 1, replica, 0);
+    header.operation = operation;
+    header.size = u32::try_from(HEADER_SIZE + body.len()).unwrap();
+    header.seal(body);
+    [header.as_bytes(), body].concat()
+}
+
+fn body(size: usize, seed: u8) -> Vec<u8> {
+    (0..size)
+        .map(|index| u8::try_from((index * 31 + usize::from(seed)) % 251).unwrap())
+        .collect()
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+// ── receiving and sending ───────────────────────────────────────────────────────────────────────
+
+#[test]
+fn messages_of_all_sizes_come_back() {
+    let running = Running::start(Setup::default());
+    let mut clients: Vec<Client> = (0..4).map(|_| running.client()).collect();
+    for size in [0, 1, 100, 7680, 7681, 70_000, 200_000, BODY_SIZE_MAX] {
+        let bodies: Vec<Vec<u8>> = (0..4).map(|seed| body(size, seed)).collect();
+        for (client, body) in clients.iter_mut().zip(&bodies) {
+            client.send(ECHO, body);
+        }
+        for (client, body) in clients.iter_mut().zip(&bodies) {
+            assert!(client.receive().1 == *body);
+        }
+    }
+    drop(clients);
+    eventually("clients closed", || {
+        running.seen.closed.load(Ordering::Relaxed) == 4
+    });
+    let report = running.stop();
+    assert_eq!((report.accepted, report.received), (4, 32));
+}
+
+#[test]
+fn a_request_that_dribbles_in_is_received_whole() {
+    let running = Running::start(Setup::default());
+    let mut client = running.client();
+    let body = body(3000, 9);
+    let bytes = encode(ECHO, CLIENT, &body);
+    let mut rest = &bytes[..];
+    // The header in three pieces, the third of them with the first byte of the body.
+    for piece in [1, 100, 156, 1, 2, 997, 1500] {
+        client.0.write_all(&rest[..piece]).unwrap();
+        rest = &rest[piece..];
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    client.0.write_all(rest).unwrap();
+    assert!(client.receive().1 == body);
+    running.stop();
+}
+
+#[test]
+fn replies_to_a_slow_reader_arrive_whole_and_in_order() {
+    let running = Running::start(Setup::default());
+    let mut client = running.client();
+    SockRef::from(&client.0)
+        .set_recv_buffer_size(32 * 1024)
+        .unwrap();
+    let bodies: Vec<Vec<u8>> = (0..8).map(|seed| body(900_000, seed)).collect();
+    for body in &bodies {
+        client.send(EXECUTE, body);
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    for body in &bodies {
+        assert!(client.receive().1 == *body);
+    }
+    running.stop();
+}
+
+#[test]
+fn many_small_messages_are_pipelined() {
+    let running = Running::start(Setup::default());
+    let mut client = running.client();
+    for round in 0..50u8 {
+        let bodies: Vec<Vec<u8>> = (0..20).map(|k| body(k * 10, round)).collect();
+        let bytes: Vec<u8> = bodies
+            .iter()
+            .flat_map(|body| encode(EXECUTE, CLIENT, body))
+            .collect();
+        client.0.write_all(&bytes).unwrap();
+        for body in &bodies {
+            assert!(client.receive().1 == *body);
+        }
+    }
+    let report = running.stop();
+    assert_eq!(report.received, 1000);
+    assert_eq!(report.tasks_inline, 1000);
+}
+
+// ── connections that end ────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_connection_reset_in_the_middle_of_a_message_leaves_nothing_behind() {
+    let running = Running::start(Setup::default());
+    for cut in [10, 256, 300, 50_000] {
+        let mut client = running.client();
+        let bytes = encode(ECHO, CLIENT, &body(100_000, 1));
+        client.0.write_all(&bytes[..cut]).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+        // Closing with this option resets the connection.
+        SockRef::from(&client.0)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+    eventually("all four closed", || {
+        running.seen.closed.load(Ordering::Relaxed) == 4
+    });
+    running.client().call(ECHO, b"still here");
+    let report = running.stop();
+    // A receive that was cut short swallows the error; the next one sees only the end.
+    let count = |reason| report.closed.get(reason).copied().unwrap_or_default();
+    assert_eq!(count("reset") + count("end"), 4, "{report:?}");
+}
+
+#[test]
+fn a_client_that_vanishes_before_its_answer_does_no_harm() {
+    let running = Running::start(Setup::default());
+    for _ in 0..20 {
+        running.client().send(ECHO, &body(500_000, 3));
+    }
+    eventually("all closed", || {
+        running.seen.closed.load(Ordering::Relaxed) == 20
+    });
+    running.client().call(ECHO, b"still here");
+    running.stop();
+}
+
+#[test]
+fn nonsense_closes_the_connection_with_a_counted_reason() {
+    let running = Running::start(Setup::default());
+    let mut client = running.client();
+    client.0.write_all(&[7; 300]).unwrap();
+    assert_eq!(client.expect_end(), 0);
+    let report = running.stop();
+    assert_eq!(report.closed.get("refused"), Some(&1));
+}
+
+#[test]
+fn what_was_queued_arrives_before_a_close() {
+    let running = Running::start(Setup::default());
+    let mut client = running.client();
+    let body = body(BODY_SIZE_MAX, 8);
+    client.send(CLOSE, &body);
+    // Bytes that nobody will read: they must not turn the end into a reset.
+    client.send(ECHO, &[1; 5000]);
+    assert!(client.receive().1 == body);
+    assert_eq!(client.expect_end(), 0);
+    let report = running.stop();
+    assert_eq!(report.closed.get("asked_to"), Some(&1));
+}
+
+#[test]
+fn a_client_that_never_reads_is_disconnected() {
+    let running = Running::start(Setup::default());
+    let mut client = running.client();
+    SockRef::from(&client.0).set_recv_buffer_size(4096).unwrap();
+    client.send(FLOOD, &body(BODY_SIZE_MAX, 1));
+    eventually("it is closed", || {
+        running.seen.closed.load(Ordering::Relaxed) == 1
+    });
+    let report = running.stop();
+    assert_eq!(report.closed.get("does_not_read"), Some(&1));
+}
+
+// ── bounds ──────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn clients_wait_in_their_sockets_while_buffers_are_short() {
+    let reserved = u32::try_from(BUFFERS_RESERVED).unwrap();
+    let running = Running::start(Setup {
+        pool: PoolConfig {
+            small: 2000,
+            medium: 40,
+            large: reserved + 2,
+            huge_pages: false,
+        },
+        ..Setup::default()
+    });
+    let mut clients: Vec<Client> = (0..9).map(|_| running.client()).collect();
+    let body = body(BODY_SIZE_MAX, 5);
+    let threads: Vec<_> = clients
+        .drain(..)
+        .map(|mut client| {
+            let body = body.clone();
+            std::thread::spawn(move || client.call(HOLD, &body))
+        })
+        .collect();
+    // A small message passes while large ones wait, and a replica may use the reserve.
+    running.client().call(ECHO, b"small");
+    let mut replica = running.client();
+    replica.0.write_all(&encode(HOLD, 1, &body)).unwrap();
+    assert_eq!(replica.receive().1, body);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let report = running.stop();
+    assert!(report.held_back > 0, "{report:?}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let address = free_address();
+    let _first = Listener::bind(address).unwrap();
+    let error = Listener::bind(address).unwrap_err().to_string();
+    assert!(
+        error.contains(&address.to_string()) && error.contains("taken"),
+        "{error}"
+    );
+    let elsewhere = SocketAddr::from(([203, 0, 113, 7], 3000));
+    let error = Listener::bind(elsewhere).unwrap_err().to_string();
+    assert!(error.contains("does not belong to this machine"), "{error}");
+}
+
+// ── disk ────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn what_was_journaled_is_in_the_file_and_can_be_read_back() {
+    let running = Running::start(Setup::default());
+    let mut client = running.client();
+    let body = body(400_000, 2);
+    client.call(READ_BACK, &body);
+    let file = std::fs::read(running.directory.path().join("journal")).unwrap();
+    let start = HEADROOM_SIZE + HEADER_SIZE;
+    assert_eq!(checksum(&file[start..start + body.len()]), checksum(&body));
+    client.call(SUPERBLOCK, b"x");
+    let file = std::fs::read(running.directory.path().join("superblock")).unwrap();
+    assert_eq!(file[SECTOR_SIZE - 1], 0);
+    assert!(
+        file[SECTOR_SIZE..2 * SECTOR_SIZE]
+            .iter()
+            .all(|b| *b == 0xab)
+    );
+    assert_eq!(file[2 * SECTOR_SIZE], 0);
+    running.stop();
+}
+
+#[test]
+fn more_writes_than_slots_all_complete() {
+    let running = Running::start(Setup::default());
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = running.client();
+            std::thread::spawn(move || {
+                let request = encode(ECHO, CLIENT, &[4; 100]);
+                client.0.write_all(&request.repeat(200)).unwrap();
+                for _ in 0..200 {
+                    assert_eq!(client.receive().1, [4; 100]);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(running.seen.written.load(Ordering::Relaxed), 1600);
+    running.stop();
+}
+
+#[test]
+fn a_failed_journal_write_reaches_the_driver_and_stops_the_process() {
+    let running = Running::start(Setup {
+        writable: false,
+        ..Setup::default()
+    });
+    running.client().send(ECHO, b"lost");
+    let error = running.thread.join().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Fatal(_)), "{error}");
+    assert!(error.to_string().contains("Bad file descriptor"), "{error}");
+    assert!(running.pool.is_whole());
+}
+
+#[test]
+fn a_write_beyond_the_file_size_limit_is_reported() {
+    // The kernel writes beyond the end of a file gladly, so this closes the door with a full disk:
+    // /dev/full answers every write with ENOSPC.
+    let pool = Pool::new(&Setup::default().pool).unwrap();
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let files = Files::of(vec![full().into()], full().into());
+    let mut ring = ring::Ring::new().unwrap();
+    let mut disk = disk::Disk::new(files, &mut ring);
+    let buffer = pool.acquire(0).unwrap().freeze();
+    let write = WriteOp {
+        token: 9,
+        file: 0,
+        offset: 0,
+        len: SECTOR_SIZE,
+        buffer,
+    };
+    disk.write(write, &mut ring);
+    let mut completions = Vec::new();
+    while completions.is_empty() {
+        ring.enter(ring::Wait::Until(Duration::from_secs(5)))
+            .unwrap();
+        ring.completions(&mut completions);
+    }
+    let input = disk.on_completion(completions[0], &mut ring).unwrap();
+    let Input::JournalWritten { token: 9, result } = input else {
+        panic!("{input:?}");
+    };
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+    assert_eq!(disk.writes_in_flight(), 0);
+    assert!(pool.is_whole());
+}
+
+// ── threads ─────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn quick_and_slow_tasks_are_answered_in_order() {
+    let running = Running::start(Setup {
+        // No tick comes to the rescue of a wake-up that is lost.
+        tick: 30_000_000_000,
+        ..Setup::default()
+    });
+    let mut client = running.client();
+    for _ in 0..100 {
+        let operations = [
+            EXECUTE,
+            EXECUTE_SLOWLY,
+            EXECUTE,
+            EXECUTE,
+            EXECUTE_SLOWLY,
+            EXECUTE,
+        ];
+        for (index, operation) in (0u8..).zip(operations) {
+            client.send(operation, &body(10, index));
+        }
+        for index in 0..6 {
+            assert_eq!(client.receive().1, body(10, index));
+        }
+    }
+    let report = running.stop();
+    assert_eq!(report.tasks_inline + report.tasks_handed, 600);
+    assert!(
+        report.tasks_inline >= 1 && report.tasks_handed >= 200,
+        "{report:?}"
+    );
+}
+
+#[test]
+fn the_builder_answers_and_wakes() {
+    let running = Running::start(Setup {
+        tick: 30_000_000_000,
+        ..Setup::default()
+    });
+    let mut client = running.client();
+    for _ in 0..5 {
+        client.call(CHECKPOINT, b"now");
+    }
+    running.stop();
+}
+
+#[test]
+fn a_stop_ends_a_sleeping_replica_at_once() {
+    let running = Running::start(Setup {
+        tick: 30_000_000_000,
+        ..Setup::default()
+    });
+    let mut client = running.client();
+    client.call(ECHO, b"hello");
+    let start = Instant::now();
+    running.stop();
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert_eq!(client.expect_end(), 0);
+}
+
+#[test]
+fn writes_in_flight_are_answered_before_a_stop() {
+    let running = Running::start(Setup::default());
+    let mut client = running.client();
+    let body = body(BODY_SIZE_MAX, 6);
+    for _ in 0..8 {
+        client.send(ECHO, &body);
+    }
+    eventually("the first is written", || {
+        running.seen.written.load(Ordering::Relaxed) > 0
+    });
+    let seen = Arc::clone(&running.seen);
+    let reader = std::thread::spawn(move || {
+        let mut count = 0u64;
+        let mut bytes = vec![0; HEADER_SIZE + BODY_SIZE_MAX];
+        while client.0.read_exact(&mut bytes).is_ok() {
+            count += 1;
+        }
+        count
+    });
+    running.stop();
+    assert_eq!(reader.join().unwrap(), seen.written.load(Ordering::Relaxed));
+}
+
+// ── other replicas ──────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn replicas_find_each_other_again() {
+    let addresses = vec![free_address(), free_address()];
+    let start = |replica: u8| {
+        Running::start(Setup {
+            addresses: addresses.clone(),
+            replica,
+            ..Setup::default()
+        })
+    };
+    let first = start(0);
+    // Nobody there: it goes on dialling.
+    std::thread::sleep(Duration::from_millis(60));
+    assert_eq!(first.seen.connected.load(Ordering::Relaxed), 0);
+    for round in 1..=3 {
+        let second = start(1);
+        eventually("both hear from each other", || {
+            first.seen.from_replicas.load(Ordering::Relaxed) == round
+                && second.seen.from_replicas.load(Ordering::Relaxed) == 1
+        });
+        assert_eq!(first.seen.connected.load(Ordering::Relaxed), round);
+        second.stop();
+        eventually("the loss is noticed", || {
+            first.seen.lost.load(Ordering::Relaxed) == round
+        });
+    }
+    let report = first.stop();
+    assert_eq!(report.dropped, 0);
+}

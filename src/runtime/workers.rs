@@ -1,0 +1,227 @@
+//! The threads beside the replica's: one executor, one builder.
+//!
+//! ```text
+//!   replica thread ──Task──► executor thread ──Done──► replica thread
+//!          │                 (in order, one at a time)
+//!          └──CheckpointTask──► builder thread ──CheckpointDone──► replica thread
+//! ```
+//!
+//! Whole batches change hands, over bounded channels. A thread that sleeps costs 30 to 45 us to
+//! wake, twice for a round trip, so a small task is run by the replica thread itself when nothing
+//! is before it: [`Workers::start`] says which. Order holds, because that is never done while a
+//! task is queued, running, or finished and not yet taken back.
+//!
+//! The executor is behind a mutex for that reason alone. It is never waited for: whoever finds it
+//! taken queues the task instead.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+
+use super::cores::Cores;
+use super::wake::Wake;
+use crate::limits::EXECUTE_MAX;
+use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Task};
+use crate::replica::io::Input;
+
+/// Tasks that can be queued: those with an answer are bounded by the replica, the others
+/// (a checkpoint was published) come seldom.
+const TASKS_MAX: usize = 2 * EXECUTE_MAX;
+
+/// The replica takes one checkpoint at a time.
+const CHECKPOINTS_MAX: usize = 2;
+
+/// The builder gives way to the threads that clients wait for.
+const BUILDER_NICE: libc::c_int = 10;
+
+/// Applies tasks, one after another.
+pub trait Execute: Send + 'static {
+    /// Runs a task; `None` for tasks without an answer.
+    fn run(&mut self, task: Task) -> Option<Done>;
+
+    /// Whether a task is over so soon (some microseconds, no disk) that handing it to another
+    /// thread would cost more.
+    fn is_quick(task: &Task) -> bool;
+}
+
+/// Writes checkpoints; may take seconds.
+pub trait Build: Send + 'static {
+    fn build(&mut self, task: CheckpointTask) -> CheckpointDone;
+}
+
+pub(super) struct Workers<E: Execute> {
+    executor: Arc<Mutex<E>>,
+    /// `None` once a stop has begun.
+    tasks: Option<Sender<Task>>,
+    /// Tasks that the executor thread has been given and not finished.
+    queued: Arc<AtomicUsize>,
+    done: Receiver<Done>,
+    checkpoints: Option<Sender<CheckpointTask>>,
+    checkpoints_done: Receiver<CheckpointDone>,
+    /// Answers that are due from the executor thread.
+    answers_due: usize,
+    threads: Vec<JoinHandle<()>>,
+    pub(super) inline_count: u64,
+    pub(super) handed_count: u64,
+}
+
+impl<E: Execute> Workers<E> {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the system has no thread for us.
+    pub(super) fn spawn(
+        executor: E,
+        mut builder: impl Build,
+        cores: &Cores,
+        wake: &Arc<Wake>,
+    ) -> io::Result<Self> {
+        let executor = Arc::new(Mutex::new(executor));
+        let queued = Arc::new(AtomicUsize::new(0));
+        let (tasks, task_queue) = bounded::<Task>(TASKS_MAX);
+        let (done_queue, done) = bounded::<Done>(TASKS_MAX);
+        let (checkpoints, checkpoint_queue) = bounded::<CheckpointTask>(CHECKPOINTS_MAX);
+        let (built_queue, checkpoints_done) = bounded::<CheckpointDone>(CHECKPOINTS_MAX);
+
+        let core = cores.executor();
+        let (owner, count, waker) = (Arc::clone(&executor), Arc::clone(&queued), Arc::clone(wake));
+        let executor_thread = std::thread::Builder::new()
+            .name("executor".to_owned())
+            .spawn(move || {
+                super::cores::pin(core);
+                execute(&owner, &task_queue, &done_queue, &count, &waker);
+            })?;
+
+        let waker = Arc::clone(wake);
+        let builder_thread = std::thread::Builder::new()
+            .name("builder".to_owned())
+            .spawn(move || {
+                yield_to_others();
+                for task in checkpoint_queue {
+                    let result = builder.build(task);
+                    if built_queue.send(result).is_err() {
+                        return;
+                    }
+                    waker.notify();
+                }
+            })?;
+        Ok(Self {
+            executor,
+            tasks: Some(tasks),
+            queued,
+            done,
+            checkpoints: Some(checkpoints),
+            checkpoints_done,
+            answers_due: 0,
+            threads: vec![executor_thread, builder_thread],
+            inline_count: 0,
+            handed_count: 0,
+        })
+    }
+
+    /// Runs a task here, or hands it to the executor thread. Gives the answer if it is there already.
+    pub(super) fn start(&mut self, task: Task) -> Option<Done> {
+        if self.answers_due == 0
+            && self.queued.load(Ordering::Acquire) == 0
+            && E::is_quick(&task)
+            && let Ok(mut executor) = self.executor.try_lock()
+        {
+            self.inline_count += 1;
+            return executor.run(task);
+        }
+        self.handed_count += 1;
+        self.answers_due += usize::from(matches!(task, Task::Apply { .. }));
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        let tasks = self.tasks.as_ref().expect("not while stopping");
+        match tasks.try_send(task) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => panic!("more than {TASKS_MAX} tasks for the executor"),
+            Err(TrySendError::Disconnected(_)) => panic!("the executor thread is gone"),
+        }
+        None
+    }
+
+    /// Hands a checkpoint to the builder.
+    pub(super) fn build(&mut self, task: CheckpointTask) {
+        let checkpoints = self.checkpoints.as_ref().expect("not while stopping");
+        checkpoints
+            .try_send(task)
+            .expect("one checkpoint is under way at a time");
+    }
+
+    /// Whether an answer waits to be taken.
+    pub(super) fn has_answers(&self) -> bool {
+        !self.done.is_empty() || !self.checkpoints_done.is_empty()
+    }
+
+    /// Whether the executor owes an answer.
+    pub(super) fn is_executing(&self) -> bool {
+        self.answers_due > 0
+    }
+
+    /// Takes an answer.
+    pub(super) fn take(&mut self) -> Option<Input> {
+        match self.done.try_recv() {
+            Ok(done) => {
+                self.answers_due -= 1;
+                return Some(Input::Done(done));
+            }
+            // A panic there ends the process by itself in release builds; elsewhere it ends here.
+            Err(TryRecvError::Disconnected) if self.tasks.is_some() => {
+                panic!("the executor thread is gone")
+            }
+            Err(_) => {}
+        }
+        self.checkpoints_done
+            .try_recv()
+            .ok()
+            .map(Input::CheckpointDone)
+    }
+
+    /// Ends the threads, waiting at most until `deadline`; a builder in the middle of a checkpoint
+    /// is left behind, because nothing refers to what it writes.
+    pub(super) fn stop(mut self, deadline: Instant) {
+        self.tasks = None;
+        self.checkpoints = None;
+        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The executor thread.
+fn execute<E: Execute>(
+    executor: &Mutex<E>,
+    tasks: &Receiver<Task>,
+    answers: &Sender<Done>,
+    queued: &AtomicUsize,
+    wake: &Wake,
+) {
+    // Receiving looks a few times before it sleeps.
+    for task in tasks {
+        let done = {
+            // Free: the replica thread takes it only while nothing is queued.
+            let mut executor = executor.lock().expect("a panic has ended the process");
+            executor.run(task)
+        };
+        let answered = done.is_none_or(|done| answers.send(done).is_ok());
+        queued.fetch_sub(1, Ordering::AcqRel);
+        if !answered {
+            return;
+        }
+        wake.notify();
+    }
+}
+
+/// Lowers the calling thread's priority.
+fn yield_to_others() {
+    // SAFETY: no memory is involved; on Linux this concerns the calling thread alone.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, BUILDER_NICE) };
+    if result != 0 {
+        tracing::debug!("builder keeps its priority: {}", io::Error::last_os_error());
+    }
+}
