@@ -20,11 +20,11 @@ pub const BATCH_EVENTS_MAX: u32 = 8189;
 pub const ADDRESSES_MAX: usize = 6;
 /// Sessions that servers keep; one more would evict another.
 pub const CLIENTS_MAX: u32 = 64;
-/// Account universes beyond this need more memory for their tables than a load generator may take.
-pub const ACCOUNTS_MAX: u64 = 100_000_000;
+/// Verification needs 32 bytes for each account, and Zipf's law 16: about a gigabyte.
+pub const ACCOUNTS_MAX: u64 = 20_000_000;
 
 #[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, args_override_self = true)]
 pub struct BenchArgs {
     #[command(subcommand)]
     pub command: Option<BenchCommand>,

@@ -111,7 +111,7 @@ struct Client {
     flight: Option<Flight>,
     /// The phase has nothing more for this client.
     exhausted: bool,
-    ping_at: Nanos,
+    pinged_at: Nanos,
 }
 
 impl Client {
@@ -175,7 +175,7 @@ impl Engine {
                 prepared: None,
                 flight: None,
                 exhausted: false,
-                ping_at: 0,
+                pinged_at: 0,
             })
             .collect();
         let links = (0..options.clients)
@@ -386,7 +386,6 @@ impl Engine {
     ) {
         self.counters.requests += 1;
         let client = &mut self.clients[index];
-        client.ping_at = client.ping_at.min(now + PING_WAITING);
         client.flight = Some(Flight {
             side,
             prepared,
@@ -620,13 +619,14 @@ impl Engine {
 
     fn on_client_timers(&mut self, index: usize, now: Nanos) {
         let client = &mut self.clients[index];
-        if now >= client.ping_at {
-            let interval = if client.flight.is_some() {
-                PING_WAITING
-            } else {
-                PING_IDLE
-            };
-            client.ping_at = now + interval;
+        let waiting = |flight: &Flight| now >= flight.started + PING_WAITING;
+        let interval = if client.flight.as_ref().is_some_and(waiting) {
+            PING_WAITING
+        } else {
+            PING_IDLE
+        };
+        if now >= client.pinged_at + interval {
+            client.pinged_at = now;
             let ping = client.session.ping(now);
             for replica in 0..self.replicas {
                 self.links[index * self.replicas + replica].ping(ping);

@@ -48,9 +48,9 @@ impl Verified {
         }
     }
 
-    /// Compares the sums, once all accounts have been seen.
+    /// Compares the sums, once all accounts have been seen; they come first.
     pub fn compare_sums(&mut self) {
-        for (name, found, expected) in [
+        let sums = [
             ("debits_posted", self.debits_posted, self.posted_expected),
             ("credits_posted", self.credits_posted, self.posted_expected),
             ("debits_pending", self.debits_pending, self.pending_expected),
@@ -59,9 +59,12 @@ impl Verified {
                 self.credits_pending,
                 self.pending_expected,
             ),
-        ] {
+        ];
+        for (name, found, expected) in sums.into_iter().rev() {
             if found != u128::from(expected) {
-                self.differ(|| format!("the sum of {name} is {found}, expected {expected}"));
+                self.differences_count += 1;
+                let text = format!("the sum of {name} is {found}, expected {expected}");
+                self.differences.insert(0, text);
             }
         }
     }
@@ -152,21 +155,39 @@ impl<'a> Verify<'a> {
                     .differ(|| format!("account {} was not asked for", account.id));
                 continue;
             };
-            let same = account.debits_posted == u128::from(balance.debits_posted)
-                && account.credits_posted == u128::from(balance.credits_posted)
-                && account.debits_pending == u128::from(balance.debits_pending)
-                && account.credits_pending == u128::from(balance.credits_pending);
-            if !same {
+            let fields = [
+                (
+                    "debits_posted",
+                    account.debits_posted,
+                    balance.debits_posted,
+                ),
+                (
+                    "credits_posted",
+                    account.credits_posted,
+                    balance.credits_posted,
+                ),
+                (
+                    "debits_pending",
+                    account.debits_pending,
+                    balance.debits_pending,
+                ),
+                (
+                    "credits_pending",
+                    account.credits_pending,
+                    balance.credits_pending,
+                ),
+            ];
+            let wrong = |(_, found, expected): &(&str, u128, u64)| *found != u128::from(*expected);
+            if fields.iter().any(wrong) {
                 self.verified.differ(|| {
-                    format!(
-                        "account {} has debits {} posted and {} pending, credits {} posted \
-                         and {} pending; expected {balance:?}",
-                        account.id,
-                        account.debits_posted,
-                        account.debits_pending,
-                        account.credits_posted,
-                        account.credits_pending,
-                    )
+                    let parts: Vec<String> = fields
+                        .iter()
+                        .filter(|field| wrong(field))
+                        .map(|(name, found, expected)| {
+                            format!("{name} {found} instead of {expected}")
+                        })
+                        .collect();
+                    format!("account {} has {}", account.id, parts.join(", "))
                 });
             }
         }

@@ -5,6 +5,8 @@
 //! batch would be the most expensive thing the generator does. Ranks are dealt to account indexes at
 //! random, so that popular accounts are not neighbours in the server's memory.
 
+use std::sync::Arc;
+
 use crate::args::WorkloadKind;
 use crate::random::Random;
 
@@ -21,7 +23,8 @@ pub enum Picker {
         accounts: u32,
     },
     Table {
-        table: AliasTable,
+        /// Shared by all clients: it has eight bytes for each account.
+        table: Arc<AliasTable>,
     },
     /// Account 0 takes part in `share` (of 2^32) of all transfers.
     Hot {
@@ -45,7 +48,7 @@ impl Picker {
                     rank.powf(-theta)
                 };
                 Picker::Table {
-                    table: AliasTable::new((0..accounts).map(weight).collect()),
+                    table: Arc::new(AliasTable::new((0..accounts).map(weight).collect())),
                 }
             }
             #[expect(clippy::cast_possible_truncation, reason = "a share of at most 2^32")]
