@@ -72,6 +72,7 @@ case $file_system in
         die "$dir is in memory ($file_system): name a directory on a real disk with --dir"
         ;;
 esac
+file_system=$(df --output=fstype "$dir" | tail -n 1)
 device=$(df --output=source "$dir" | tail -n 1)
 
 if [[ -n ${STAMPEDE:-} ]]; then
@@ -113,7 +114,8 @@ done
 finish() {
     local status=$? i pid
     trap - EXIT
-    if ((status != 0)); then
+    # 2 is a command line that cannot be run: the replicas know nothing about that.
+    if ((status != 0 && status != 2)); then
         for ((i = 0; i < replicas; i++)); do
             [[ -s $data/$i.log ]] || continue
             printf '\nlast lines of replica %s (port %s):\n' "$i" "$((base_port + i))" >&2
