@@ -519,4 +519,23 @@ mod tests {
         assert_eq!(report.runs.len(), 2);
         assert!(Command::try_parse_from(["bench", "--batch", "1", "report", "a"]).is_err());
     }
+
+    /// As the `stampede` command has it.
+    #[derive(Parser)]
+    enum Root {
+        Bench(BenchArgs),
+    }
+
+    #[test]
+    fn the_load_generator_is_a_command_among_others() {
+        let words = ["stampede", "bench", "report", "a.json"];
+        let Root::Bench(args) = Root::try_parse_from(words).unwrap();
+        assert!(args.command.is_some());
+        // A script may put defaults first; what comes later counts.
+        let words = [
+            "stampede", "bench", "--batch", "10", "--label", "a", "--batch", "20",
+        ];
+        let Root::Bench(args) = Root::try_parse_from(words).unwrap();
+        assert_eq!(args.load.batch, 20);
+    }
 }

@@ -146,6 +146,15 @@ fn lost_connections_lose_nothing() {
 }
 
 #[test]
+fn replies_may_arrive_in_pieces() {
+    let fake = Fake::start(Behaviour {
+        fragment: Some(97),
+        ..Behaviour::default()
+    });
+    good(&settings(&fake));
+}
+
+#[test]
 fn a_new_primary_is_found() {
     let behaviour = Behaviour {
         fail_over_after: Some(30),

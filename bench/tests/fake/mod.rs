@@ -50,6 +50,8 @@ pub(crate) struct Behaviour {
     /// After so many requests the next replica becomes the primary.
     pub(crate) fail_over_after: Option<u64>,
     pub(crate) batch_size_limit: Option<u32>,
+    /// Replies are sent in pieces of so many bytes.
+    pub(crate) fragment: Option<usize>,
     /// Every creation is acknowledged and nothing is executed.
     pub(crate) blind: bool,
 }
@@ -147,7 +149,11 @@ impl Server {
                         Next::Silence => {}
                         Next::Close => return,
                         Next::Send(bytes) => {
-                            if stream.write_all(&bytes).is_err() {
+                            let size = self.behaviour.fragment.unwrap_or(bytes.len());
+                            if bytes
+                                .chunks(size)
+                                .any(|piece| stream.write_all(piece).is_err())
+                            {
                                 return;
                             }
                         }
