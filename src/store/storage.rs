@@ -139,6 +139,14 @@ impl Map {
         Self(Arc::new(MapBytes::File(map)))
     }
 
+    /// Asks the system to read these bytes ahead, without waiting for them. Best effort.
+    pub fn will_need(&self, offset: usize, size: usize) {
+        if let MapBytes::File(map) = &*self.0 {
+            #[cfg(unix)]
+            let _ = map.advise_range(memmap2::Advice::WillNeed, offset, size);
+        }
+    }
+
     /// The same bytes in memory.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let pages = Pages::zeroed(bytes.len().max(1));

@@ -41,7 +41,11 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static> Plain 
 #[derive(Debug, Clone)]
 enum Chunk {
     Memory(Arc<Pages>),
-    File { _map: Map },
+    File {
+        map: Map,
+        /// Of the first row.
+        offset: usize,
+    },
 }
 
 /// See the module.
@@ -256,7 +260,10 @@ impl<T: Plain> Table<T> {
         );
         let base = self.file_base(&map, offset);
         self.bases[chunk as usize] = base;
-        let old = std::mem::replace(&mut self.chunks[chunk as usize], Chunk::File { _map: map });
+        let old = std::mem::replace(
+            &mut self.chunks[chunk as usize],
+            Chunk::File { map, offset },
+        );
         if let Chunk::Memory(mut pages) = old
             && self.spares.len() < SPARES_MAX
             && Arc::get_mut(&mut pages).is_some()
@@ -271,12 +278,30 @@ impl<T: Plain> Table<T> {
         assert_eq!(self.bases.len(), self.chunks_full() as usize);
         let base = self.file_base(&map, offset);
         self.bases.push(base);
-        self.chunks.push(Chunk::File { _map: map });
+        self.chunks.push(Chunk::File { map, offset });
         self.len = self
             .len
             .checked_add(self.chunk_rows())
             .expect("less than 2^32 rows");
         self.shared = self.len;
+    }
+
+    /// Begins to read a row of a file, if that is where it is, so that reads of many rows overlap.
+    /// For rows that are about to be read, and rarely: it is a system call. Any number is harmless.
+    #[inline]
+    pub fn fetch(&self, row: u32) {
+        let chunk = (row >> self.chunk_rows_log2) as usize;
+        if let Some(Chunk::File { map, offset }) = self.chunks.get(chunk) {
+            let offset = offset + (row & (self.chunk_rows() - 1)) as usize * size_of::<T>();
+            map.will_need(offset, size_of::<T>());
+        }
+    }
+
+    /// Begins to read a chunk that is in a file.
+    pub fn fetch_chunk(&self, chunk: u32) {
+        if let Chunk::File { map, offset } = &self.chunks[chunk as usize] {
+            map.will_need(*offset, size_of::<T>() << self.chunk_rows_log2);
+        }
     }
 
     /// Whether the chunk is in memory rather than in a file.

@@ -105,10 +105,11 @@ impl Books {
         }
     }
 
-    /// Fetches what [`Index::candidate`] gave for a transfer's id.
+    /// Fetches what [`Index::candidate`] gave for a transfer's id, from memory or from its file.
     #[inline(always)]
     pub(super) fn prefetch_transfer(&self, candidate: u32) {
         if candidate < FAILED_BASE {
+            self.transfers.fetch(candidate);
             self.transfers.prefetch(candidate);
         }
     }

@@ -54,6 +54,10 @@ impl Ledger {
         restore_transfers(&mut books, &mut files, storage, &mut file, counts, entries)?;
         restore_failed(&mut books, &mut files, storage, &mut file, counts, entries)?;
         restore_pending(&mut books, storage, &mut file)?;
+        // Recent transfers are the ones that are looked at.
+        let chunks = chunk_number(files.transfers.len());
+        let recent = chunks.saturating_sub(options.resident_chunks)..chunks;
+        recent.for_each(|chunk| books.transfers.fetch_chunk(chunk));
         Ok(Self {
             books,
             options,

@@ -5,7 +5,10 @@
 //! way and is repaired one step at a time; `random` compares whole histories with `model`.
 
 mod chains;
+mod checkpoints;
 mod model;
+mod peeling_accounts;
+mod peeling_transfers;
 mod random;
 mod rules;
 

@@ -1,0 +1,216 @@
+//! Checkpoints of a ledger: equal bytes, written once, survive crashes, tell of damage.
+
+use stampede_client::wire::Transfer;
+
+use super::{Bench, OPTIONS, pending, post, transfer};
+use crate::machine::Machine;
+use crate::machine::ledger::Ledger;
+use crate::store::{
+    FileKind, FileName, Manifest, ManifestRef, MemoryStorage, Storage, StoreError, sweep,
+    write_checkpoint,
+};
+
+impl Bench {
+    fn checkpoint(&mut self, storage: &mut MemoryStorage) -> Result<ManifestRef, StoreError> {
+        let snapshot = self.ledger.snapshot(self.op);
+        write_checkpoint(storage, self.op, snapshot, b"")
+    }
+
+    fn fill(&mut self, from: u128, to: u128) {
+        let unknown = |id| Transfer {
+            debit_account_id: 99,
+            ..transfer(id, 1)
+        };
+        let events: Vec<Transfer> = (from..to)
+            .map(|id| match id % 5 {
+                0 => unknown(id),
+                1 => pending(id, 2),
+                2 => post(id, id - 1, 1),
+                3 => Transfer {
+                    timeout: 60,
+                    ..pending(id, 2)
+                },
+                _ => transfer(id, 3),
+            })
+            .collect();
+        self.transfers(&events);
+    }
+}
+
+fn restore(storage: &MemoryStorage, reference: &ManifestRef) -> Result<Ledger, StoreError> {
+    Ledger::restore(storage, &Manifest::open(storage, reference)?.files)
+}
+
+#[test]
+fn full_chunks_are_written_once() {
+    let mut bench = Bench::with_accounts(2);
+    let mut storage = MemoryStorage::default();
+    let mut former = bench.checkpoint(&mut storage).unwrap();
+    bench.ledger.published(bench.op);
+    for round in 0..6u128 {
+        let first = 1 + round * 300;
+        bench.fill(first, first + 300);
+        let before = storage.list().unwrap();
+        let written_before = storage.bytes_written();
+        let reference = bench.checkpoint(&mut storage).unwrap();
+        let known = |name| before.iter().any(|(known, _)| *known == name);
+        let manifest = Manifest::open(&storage, &reference).unwrap();
+        let added = manifest.files.iter().filter(|entry| !known(entry.name));
+        let added_size: u64 = added.map(|entry| entry.size).sum();
+        assert_eq!(
+            storage.bytes_written() - written_before,
+            added_size + reference.size
+        );
+        let chunks = manifest.file(FileKind::Transfers).count();
+        assert_eq!(chunks, bench.ledger.transfers_count() as usize / 32);
+        assert_eq!(
+            manifest.file(FileKind::FailedIds).count(),
+            (60 * (round as usize + 1)) / 32
+        );
+        bench.ledger.published(bench.op);
+        sweep(&mut storage, &[former, reference]).unwrap();
+        former = reference;
+        // Memory of old chunks went to their files; the newest full one stayed.
+        let full = bench.ledger.books.transfers.chunks_full();
+        let in_memory: Vec<u32> = (0..full)
+            .filter(|chunk| bench.ledger.books.transfers.is_in_memory(*chunk))
+            .collect();
+        assert_eq!(in_memory, [full - OPTIONS.resident_chunks]);
+    }
+    let digest = bench.ledger.digest();
+    assert_eq!(restore(&storage, &former).unwrap().digest(), digest);
+    // A restored ledger checkpoints to the same bytes, and goes on alike.
+    let mut restored = Bench {
+        ledger: restore(&storage, &former).unwrap(),
+        ..bench
+    };
+    let again = restored.checkpoint(&mut MemoryStorage::default());
+    // The files of full chunks are not in that storage, and need not be: they are listed.
+    assert_eq!(again.unwrap(), former);
+}
+
+#[test]
+fn the_executor_goes_on_while_a_snapshot_is_written() {
+    let mut bench = Bench::with_accounts(2);
+    bench.fill(1, 2000);
+    let expected = bench.ledger.digest();
+    let op = bench.op;
+    let snapshot = bench.ledger.snapshot(op);
+    let mut storage = MemoryStorage::default();
+    let mut builder = storage.handle();
+    let reference = std::thread::scope(|scope| {
+        let writer = scope.spawn(move || write_checkpoint(&mut builder, op, snapshot, b""));
+        for round in 0..40u128 {
+            bench.fill(2000 + round * 100, 2100 + round * 100);
+            bench.wait_seconds(2);
+            bench.pulse();
+        }
+        writer.join().unwrap().unwrap()
+    });
+    assert_eq!(restore(&storage, &reference).unwrap().digest(), expected);
+    assert_ne!(bench.ledger.digest(), expected);
+    // Two snapshots before either is published: the second has some files again.
+    let second = bench.checkpoint(&mut storage).unwrap();
+    let digest = bench.ledger.digest();
+    bench.ledger.published(op);
+    bench.ledger.published(bench.op);
+    assert_eq!(bench.ledger.digest(), digest);
+    assert_eq!(restore(&storage, &second).unwrap().digest(), digest);
+}
+
+#[test]
+fn a_full_disk_or_a_crash_at_any_write_leaves_the_former_checkpoint() {
+    let mut bench = Bench::with_accounts(2);
+    let mut storage = MemoryStorage::default();
+    bench.fill(1, 200);
+    let former = bench.checkpoint(&mut storage).unwrap();
+    bench.ledger.published(bench.op);
+    let digest = bench.ledger.digest();
+    bench.fill(200, 500);
+    let mut writes = 0;
+    let reference = loop {
+        storage.fail_writes_after(Some(writes));
+        let result = bench.checkpoint(&mut storage);
+        storage.crash();
+        storage.fail_writes_after(None);
+        assert_eq!(restore(&storage, &former).unwrap().digest(), digest);
+        match result {
+            Ok(reference) => break reference,
+            Err(error) => assert!(matches!(error, StoreError::Io { .. }), "{error}"),
+        }
+        writes += 1;
+    };
+    assert!(writes > 20, "{writes}");
+    assert_eq!(
+        restore(&storage, &reference).unwrap().digest(),
+        bench.ledger.digest()
+    );
+    // What the failed attempts left does not matter: the sweep finds nothing but the checkpoints.
+    sweep(&mut storage, &[reference]).unwrap();
+    let files = Manifest::open(&storage, &reference).unwrap().files.len();
+    assert_eq!(storage.list().unwrap().len(), files + 1);
+}
+
+#[test]
+fn damage_is_named() {
+    let mut bench = Bench::with_accounts(2);
+    let mut storage = MemoryStorage::default();
+    bench.fill(1, 400);
+    let reference = bench.checkpoint(&mut storage).unwrap();
+    let manifest = Manifest::open(&storage, &reference).unwrap();
+    for (name, size) in storage.list().unwrap() {
+        let size = usize::try_from(size).unwrap();
+        let step = if name.kind == FileKind::Transfers && name.number > 1 {
+            4093
+        } else {
+            509
+        };
+        for offset in (0..size).step_by(step) {
+            storage.damage(name, offset);
+            let found = Manifest::open(&storage, &reference)
+                .and_then(|manifest| manifest.verify(&storage).map(|()| manifest))
+                .and_then(|manifest| Ledger::restore(&storage, &manifest.files));
+            let error = found.map(drop).expect_err("damage is found");
+            let StoreError::Damaged {
+                file,
+                offset: found,
+                ..
+            } = &error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!(*file, name);
+            assert!(*found <= offset as u64, "{error} for {offset}");
+            storage.damage(name, offset);
+        }
+    }
+    manifest.verify(&storage).unwrap();
+    // A restart reads no rows of full chunks, but all the rest.
+    storage.damage(FileName::new(FileKind::Ledger, bench.op), 4096);
+    let error = Ledger::restore(&storage, &manifest.files)
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("checkpoint file ledger-00000000000000000002 is damaged at"),
+        "{error}"
+    );
+    let missing = FileName::new(FileKind::Transfers, 3);
+    storage.damage(FileName::new(FileKind::Ledger, bench.op), 4096);
+    storage.remove(missing).unwrap();
+    let error = Ledger::restore(&storage, &manifest.files)
+        .map(drop)
+        .unwrap_err();
+    assert!(
+        matches!(error, StoreError::Io { file, .. } if file == missing),
+        "{error}"
+    );
+    // A list that lacks a file.
+    let lacking: Vec<_> = manifest
+        .files
+        .iter()
+        .copied()
+        .filter(|entry| entry.name != missing)
+        .collect();
+    assert!(Ledger::restore(&storage, &lacking).is_err());
+}

@@ -1,0 +1,248 @@
+//! Checkpoint files in a directory.
+//!
+//! ```text
+//!   <name>.tmp ──► direct writes ──► fsync ──► rename to <name> ──► fsync of the directory
+//! ```
+//!
+//! A file has its name only when every byte of it is durable. What a crash leaves behind ends in
+//! `.tmp` and is removed when the directory is opened. Writes bypass the page cache where the file
+//! system allows it, so that a checkpoint does not push out what is being read.
+//!
+//! All calls block: they are for the builder's thread, and for the start.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use memmap2::{Advice, Mmap};
+
+use crate::store::{FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage};
+
+const SUFFIX_UNFINISHED: &str = ".tmp";
+
+/// See the module.
+#[derive(Debug)]
+pub struct DirectoryStorage {
+    path: PathBuf,
+}
+
+impl DirectoryStorage {
+    /// Opens a directory, which is created if it is not there, and removes unfinished files.
+    pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        if !path.is_dir() {
+            fs::create_dir_all(&path)?;
+            sync_directory(path.parent().unwrap_or_else(|| Path::new(".")))?;
+        }
+        for entry in fs::read_dir(&path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let unfinished = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(SUFFIX_UNFINISHED));
+            if unfinished.is_some_and(|name| FileName::parse(name).is_some()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(Self { path })
+    }
+
+    fn path_of(&self, name: FileName) -> PathBuf {
+        self.path.join(name.to_string())
+    }
+}
+
+impl Storage for DirectoryStorage {
+    fn create(&mut self, name: FileName) -> io::Result<Box<dyn FileWriter>> {
+        let unfinished = self.path.join(format!("{name}{SUFFIX_UNFINISHED}"));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        let direct = options
+            .clone()
+            .custom_flags(libc::O_DIRECT)
+            .open(&unfinished);
+        let (file, direct) = match direct {
+            Ok(file) => (file, true),
+            // File systems in memory refuse direct I/O.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                (options.open(&unfinished)?, false)
+            }
+            Err(error) => return Err(error),
+        };
+        let finished = self.path_of(name);
+        Ok(Box::new(DirectoryWriter {
+            file,
+            direct,
+            offset: 0,
+            unfinished,
+            finished,
+        }))
+    }
+
+    fn read(&self, name: FileName, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        File::open(self.path_of(name))?.read_exact_at(bytes, offset)
+    }
+
+    fn map(&self, name: FileName) -> io::Result<Map> {
+        let file = File::open(self.path_of(name))?;
+        // SAFETY: finished files are never written or truncated by us: they are renamed into place
+        // complete, and removed, which keeps the map's pages. The directory belongs to one process
+        // at a time, as its lock says.
+        let map = unsafe { Mmap::map(&file)? };
+        // Rows are looked up one by one: reading around them would only cost.
+        map.advise(Advice::Random)?;
+        Ok(Map::of_file(map))
+    }
+
+    fn list(&self) -> io::Result<Vec<(FileName, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if let Some(name) = entry.file_name().to_str().and_then(FileName::parse) {
+                files.push((name, entry.metadata()?.len()));
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    fn remove(&mut self, name: FileName) -> io::Result<()> {
+        // Not synced: a file that comes back after a crash is removed by the next sweep.
+        fs::remove_file(self.path_of(name))
+    }
+}
+
+/// A file with a name that ends in [`SUFFIX_UNFINISHED`].
+struct DirectoryWriter {
+    file: File,
+    direct: bool,
+    offset: u64,
+    unfinished: PathBuf,
+    finished: PathBuf,
+}
+
+impl FileWriter for DirectoryWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        assert!(
+            bytes.len().is_multiple_of(STORAGE_SECTOR_SIZE),
+            "whole sectors"
+        );
+        assert!(
+            bytes.as_ptr().addr().is_multiple_of(STORAGE_SECTOR_SIZE),
+            "aligned memory"
+        );
+        let mut result = self.file.write_all_at(bytes, self.offset);
+        if self.direct
+            && result
+                .as_ref()
+                .is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+        {
+            // The device wants another alignment than a sector of ours: go through the page cache.
+            self.leave_direct()?;
+            result = self.file.write_all_at(bytes, self.offset);
+        }
+        self.offset += bytes.len() as u64;
+        result
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.unfinished, &self.finished)?;
+        let directory = self.finished.parent().expect("a file in a directory");
+        sync_directory(directory)
+    }
+}
+
+impl DirectoryWriter {
+    fn leave_direct(&mut self) -> io::Result<()> {
+        // SAFETY: sets status flags of a descriptor that this value owns.
+        let result = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETFL, 0) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.direct = false;
+        Ok(())
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+    use crate::machine::ledger::Ledger;
+    use crate::store::{FileKind, Manifest, MemoryStorage, sweep, write_checkpoint};
+
+    #[test]
+    fn files_appear_whole_and_unfinished_ones_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b");
+        let mut storage = DirectoryStorage::open(&path).unwrap();
+        let name = FileName::new(FileKind::Ledger, 7);
+        let page = Map::copy_of(&[5; 3 * STORAGE_SECTOR_SIZE]);
+        let mut writer = storage.create(name).unwrap();
+        writer.write(&page[..STORAGE_SECTOR_SIZE]).unwrap();
+        writer.write(&page[STORAGE_SECTOR_SIZE..]).unwrap();
+        assert_eq!(storage.list().unwrap(), []);
+        let kind = storage.map(name).unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::NotFound);
+        writer.finish().unwrap();
+        assert_eq!(
+            storage.list().unwrap(),
+            [(name, 3 * STORAGE_SECTOR_SIZE as u64)]
+        );
+
+        let other = FileName::new(FileKind::Manifest, 7);
+        let mut writer = storage.create(other).unwrap();
+        writer.write(&page).unwrap();
+        drop(writer);
+        fs::write(path.join("notes.tmp"), "not ours").unwrap();
+        let mut storage = DirectoryStorage::open(&path).unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
+        let map = storage.map(name).unwrap();
+        assert_eq!(map[..], page[..]);
+        let mut bytes = [0; 10];
+        storage.read(name, 4090, &mut bytes).unwrap();
+        assert_eq!(bytes, [5; 10]);
+        let error = storage.read(name, 3 * STORAGE_SECTOR_SIZE as u64 - 5, &mut bytes);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        storage.remove(name).unwrap();
+        assert_eq!(map[..], page[..], "a map outlives its file");
+        assert_eq!(
+            storage.remove(name).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_on_disk_is_the_one_in_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut disk = DirectoryStorage::open(directory.path()).unwrap();
+        let mut memory = MemoryStorage::default();
+        let mut ledger = Ledger::default();
+        let snapshot = ledger.snapshot(1);
+        let reference = write_checkpoint(&mut memory, 1, snapshot, b"s").unwrap();
+        let snapshot = ledger.snapshot(1);
+        assert_eq!(
+            write_checkpoint(&mut disk, 1, snapshot, b"s").unwrap(),
+            reference
+        );
+        assert_eq!(disk.list().unwrap(), memory.list().unwrap());
+        let manifest = Manifest::open(&disk, &reference).unwrap();
+        manifest.verify(&disk).unwrap();
+        let restored = Ledger::restore(&disk, &manifest.files).unwrap();
+        assert_eq!(restored.digest(), ledger.digest());
+        assert_eq!(sweep(&mut disk, &[reference]).unwrap(), 0);
+        assert_eq!(sweep(&mut disk, &[]).unwrap(), 3);
+    }
+}
