@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use stampede::machine::Machine;
 use stampede::machine::ledger::Ledger;
-use stampede::store::{Manifest, MemoryStorage, Pages, write_checkpoint};
+use stampede::store::{Manifest, MemoryStorage, Pages, Plain, write_checkpoint};
 use stampede_client::wire::multibatch::{encode_trailer, trailer_size};
 use stampede_client::wire::operation::Operation;
 use stampede_client::wire::record::transfer_flags;
@@ -126,10 +126,7 @@ impl World {
         world
     }
 
-    fn events<T: FromBytes + IntoBytes>(&mut self, count: usize) -> &mut [T]
-    where
-        T: zerocopy::KnownLayout + zerocopy::Immutable,
-    {
+    fn events<T: Plain>(&mut self, count: usize) -> &mut [T] {
         let bytes = &mut self.body.as_mut_slice().as_mut_bytes()[..count * size_of::<T>()];
         <[T]>::mut_from_bytes(bytes).unwrap()
     }
@@ -170,7 +167,7 @@ impl World {
             };
             let debit = random.below(accounts);
             let credit = (debit + 1 + random.below(accounts - 1)) % accounts;
-            let second = kind == Kind::TwoPhase && at >= BATCH / 2 && at < BATCH / 2 * 2;
+            let second = kind == Kind::TwoPhase && (BATCH / 2..BATCH / 2 * 2).contains(&at);
             let flags = match kind {
                 Kind::Plain | Kind::Failing => 0,
                 Kind::Pending | Kind::Timeout => transfer_flags::PENDING,

@@ -20,6 +20,7 @@
 //! | `bus`, `connection`, `dial`, `socket` | connections |
 //! | `disk` | journal and superblock operations |
 //! | `workers`, `wake`, `cores` | the other threads |
+//! | `storage` | checkpoint files in a directory |
 //! | `clock`, `signals`, `lock`, `host` | time, stops, the data directory's lock, what the machine is |
 //!
 //! It contains no wiring: a [`Driver`] takes inputs and gives outputs, as in the simulator.
@@ -44,6 +45,7 @@ mod ring;
 mod runtime_test;
 mod signals;
 mod socket;
+pub mod storage;
 mod wake;
 mod workers;
 mod world;
