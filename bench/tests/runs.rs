@@ -197,35 +197,34 @@ fn an_open_loop_charges_the_server_for_the_queue() {
     // A closed loop of two clients sees each batch wait for one other.
     let closed_max = closed.figures.latency.max_us;
     assert!(
-        closed.figures.latency.p50_us > 15_000.0 && closed_max < 100_000.0,
+        closed.figures.latency.p50_us > 15_000.0 && closed_max < 250_000.0,
         "{closed_max}"
     );
     // The last batch was due after 0.5 s and answered after 1 s.
     let open_max = open.figures.latency.max_us;
     assert!(open_max > 450_000.0, "{open_max}");
-    assert!((150_000.0..400_000.0).contains(&open.figures.latency.p50_us));
+    assert!((150_000.0..450_000.0).contains(&open.figures.latency.p50_us));
 }
 
 #[test]
 fn an_open_loop_that_is_kept_up_with_has_its_rate() {
     let fake = Fake::start(Behaviour::default());
+    // Five batches, one every 250 ms; the first is due at once.
     let extent = Extent {
-        transfers: Some(10_000),
+        transfers: Some(2_500),
         duration: None,
-        rate: Some(20_000),
+        rate: Some(2_000),
     };
     let report = good(&Settings {
         extent,
-        batch: 100,
+        batch: 500,
         ..settings(&fake)
     });
-    assert!(
-        (0.49..0.56).contains(&report.figures.elapsed_s),
-        "{}",
-        report.figures.elapsed_s
-    );
-    // Idle times between due batches are no stalls.
-    assert!(report.figures.stall.longest_ms < 100.0);
+    let elapsed = report.figures.elapsed_s;
+    assert!((1.0..1.4).contains(&elapsed), "{elapsed}");
+    // Idle times between due batches are no stalls, and are in nobody's latency.
+    assert!(report.figures.stall.longest_ms < 200.0);
+    assert!(report.figures.latency.max_us < 200_000.0);
 }
 
 #[test]
@@ -242,7 +241,7 @@ fn a_duration_ends_a_run() {
         ..settings(&fake)
     });
     assert!(
-        (1.2..1.6).contains(&report.figures.elapsed_s),
+        (1.2..1.95).contains(&report.figures.elapsed_s),
         "{}",
         report.figures.elapsed_s
     );
