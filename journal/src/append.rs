@@ -138,6 +138,8 @@ struct InFlight {
 pub struct Journal {
     pub(crate) config: Config,
     pub(crate) geometry: Geometry,
+    /// This opening's number, in every frame it writes.
+    epoch: u64,
     /// Segments before this one are recycled.
     pub(crate) oldest_segment: u64,
     /// The counters the next frame will carry.
@@ -159,6 +161,7 @@ pub struct Journal {
 pub(crate) struct Resume {
     pub(crate) head: Durable,
     pub(crate) previous: u64,
+    pub(crate) epoch: u64,
     pub(crate) oldest_segment: u64,
     pub(crate) tag: Option<u64>,
     pub(crate) entries_end: u64,
@@ -172,6 +175,7 @@ impl Journal {
         Self {
             config,
             geometry: Geometry::new(&config),
+            epoch: resume.epoch,
             oldest_segment: resume.oldest_segment,
             head: resume.head,
             previous: resume.previous,
@@ -347,6 +351,7 @@ impl Journal {
             entries: self.head.entries,
             previous: self.previous,
             durable: self.durable,
+            epoch: self.epoch,
             oldest: self.geometry.start(self.oldest_segment),
             tag,
             payload_size: u32::try_from(payload_size).expect("below the frame's size"),

@@ -12,7 +12,7 @@
 //!   32 journal u128                        120 payload_size u32, segment_count u32
 //!   48 position u64                        128 payload_checksum u128
 //!   56 sequence u64                        144 segment_size u64
-//!   64 entries u64                         152 zero [104]
+//!   64 entries u64                         152 epoch u64, zero [96]
 //!   72 previous u64
 //!   80 durable u64
 //!   88 durable_sequence u64
@@ -73,6 +73,8 @@ pub(crate) struct Header {
     pub(crate) previous: u64,
     /// Every frame below this address was durable when this header was made.
     pub(crate) durable: Durable,
+    /// Counts the openings of the journal.
+    pub(crate) epoch: u64,
     /// Start of the oldest segment that was kept when this header was made.
     pub(crate) oldest: u64,
     pub(crate) tag: u64,
@@ -146,7 +148,8 @@ struct Raw {
     segment_count: U32,
     payload_checksum: U128,
     segment_size: U64,
-    reserved: [u8; 104],
+    epoch: U64,
+    reserved: [u8; 96],
 }
 
 const _: () = assert!(size_of::<Raw>() == FRAME_HEADER_SIZE);
@@ -194,7 +197,8 @@ impl Header {
             segment_count: config.segment_count.into(),
             payload_checksum: self.payload_checksum.into(),
             segment_size: config.segment_size.into(),
-            reserved: [0; 104],
+            epoch: self.epoch.into(),
+            reserved: [0; 96],
         };
         let mut bytes = [0; FRAME_HEADER_SIZE];
         bytes.copy_from_slice(raw.as_bytes());
@@ -244,6 +248,7 @@ impl Header {
                 sequence: raw.durable_sequence.get(),
                 entries: raw.durable_entries.get(),
             },
+            epoch: raw.epoch.get(),
             oldest: raw.oldest.get(),
             tag: raw.tag.get(),
             payload_size: raw.payload_size.get(),
@@ -307,4 +312,170 @@ impl Header {
 
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().fold(0, |seen, byte| seen | byte) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Xxh3, checksum_payload};
+    use proptest::prelude::*;
+
+    const CONFIG: Config = Config {
+        id: 9,
+        segment_size: 64 << 20,
+        segment_count: 8,
+        inflight_bytes_max: 8 << 20,
+    };
+
+    fn header() -> impl Strategy<Value = Header> {
+        let place = (0_u64..1 << 20, 0..8_u64, any::<bool>());
+        let counts = (1_u64..1 << 40, 0_u64..1 << 40, 0_u64..1 << 40, any::<u64>());
+        let content = (any::<u64>(), 0_u32..100_000, any::<u128>());
+        (place, counts, content).prop_map(|(place, counts, content)| {
+            let position = place.0 * CONFIG.segment_size + place.1 * SECTOR as u64;
+            let kind = if place.2 { Kind::Entry } else { Kind::Marker };
+            let sequence = counts.0;
+            let durable = Durable {
+                position: counts.1 % (position + 1),
+                sequence: counts.1 % sequence,
+                entries: counts.2 % sequence,
+            };
+            Header {
+                kind,
+                position,
+                sequence,
+                entries: sequence - 1,
+                previous: counts.3,
+                durable: Durable {
+                    entries: durable.entries.min(sequence - 1),
+                    ..durable
+                },
+                epoch: counts.1,
+                oldest: counts.2 % (place.0 + 1) * CONFIG.segment_size,
+                tag: content.0,
+                payload_size: if kind == Kind::Entry { content.1 } else { 0 },
+                payload_checksum: content.2,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_reads_as_it_was_written(header in header()) {
+            let bytes = header.encode(&CONFIG);
+            prop_assert_eq!(Header::decode(&bytes, &CONFIG, header.position), Ok(header));
+            prop_assert!(Header::resembles(&bytes, header.position));
+        }
+
+        #[test]
+        fn a_header_is_valid_for_one_place_only(header in header(), other in any::<u64>()) {
+            prop_assume!(other != header.position);
+            let bytes = header.encode(&CONFIG);
+            let misplaced = Err(Damage::Misplaced(header.position));
+            prop_assert_eq!(Header::decode(&bytes, &CONFIG, other), misplaced);
+        }
+
+        #[test]
+        fn every_flipped_bit_is_noticed(header in header(), bit in 0..FRAME_HEADER_SIZE * 8) {
+            let mut bytes = header.encode(&CONFIG);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(Header::decode(&bytes, &CONFIG, header.position).is_err());
+        }
+
+        #[test]
+        fn foreign_bytes_are_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Header::decode(&bytes, &CONFIG, 0).is_err());
+            if let Some(magic) = bytes.get_mut(16..24) {
+                magic.copy_from_slice(&MAGIC);
+            }
+            prop_assert!(Header::decode(&bytes, &CONFIG, 0).is_err());
+        }
+
+        #[test]
+        fn every_flipped_bit_of_the_rest_is_noticed(
+            payload in prop::collection::vec(any::<u8>(), 0..9000),
+            bit in any::<prop::sample::Index>(),
+        ) {
+            let header = Header {
+                kind: Kind::Entry,
+                position: 0,
+                sequence: 1,
+                entries: 0,
+                previous: POSITION_NONE,
+                durable: Durable { position: 0, sequence: 1, entries: 0 },
+                epoch: 1,
+                oldest: 0,
+                tag: 0,
+                payload_size: u32::try_from(payload.len()).expect("small"),
+                payload_checksum: checksum_payload(&payload),
+            };
+            let mut frame = vec![0; header.frame_size()];
+            frame[FRAME_HEADER_SIZE..][..payload.len()].copy_from_slice(&payload);
+            prop_assert_eq!(header.verify_rest(&frame, &Xxh3), Ok(()));
+            let bit = bit.index((frame.len() - FRAME_HEADER_SIZE) * 8);
+            frame[FRAME_HEADER_SIZE + bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(header.verify_rest(&frame, &Xxh3).is_err());
+        }
+    }
+
+    #[test]
+    fn other_versions_identities_and_geometries_are_told_apart() {
+        let mut header = Header {
+            kind: Kind::Marker,
+            position: 0,
+            sequence: 1,
+            entries: 0,
+            previous: POSITION_NONE,
+            durable: Durable {
+                position: 0,
+                sequence: 1,
+                entries: 0,
+            },
+            epoch: 1,
+            oldest: 0,
+            tag: 0,
+            payload_size: 0,
+            payload_checksum: 0,
+        };
+        let bytes = header.encode(&CONFIG);
+        let decode = |config: Config| Header::decode(&bytes, &config, 0);
+        assert_eq!(decode(Config { id: 8, ..CONFIG }), Err(Damage::Foreign(9)));
+        assert_eq!(
+            decode(Config {
+                segment_count: 9,
+                ..CONFIG
+            }),
+            Err(Damage::Geometry)
+        );
+        assert_eq!(
+            decode(Config {
+                segment_size: 1 << 20,
+                ..CONFIG
+            }),
+            Err(Damage::Geometry)
+        );
+        assert_eq!(
+            decode(Config {
+                inflight_bytes_max: 4096,
+                ..CONFIG
+            }),
+            Ok(header)
+        );
+
+        let mut newer = bytes;
+        newer[24] += 1;
+        let checksum = xxh3_128(&newer[CHECKSUM_SIZE..]);
+        newer[..CHECKSUM_SIZE].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(
+            Header::decode(&newer, &CONFIG, 0),
+            Err(Damage::Version(FORMAT_VERSION + 1))
+        );
+
+        // Checksums hold, but no journal writes this: a durable point ahead of the frame.
+        header.durable.position = 4096;
+        assert_eq!(
+            Header::decode(&header.encode(&CONFIG), &CONFIG, 0),
+            Err(Damage::Geometry)
+        );
+    }
 }

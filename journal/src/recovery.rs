@@ -20,7 +20,7 @@ pub struct Recovery {
     pub bytes_read: u64,
     /// Where the scan began to report.
     pub start: u64,
-    /// The end of the log: the next append goes here (or to the next segment).
+    /// The end of what was found. Opening may have written a marker behind it.
     pub head: u64,
     /// The highest durable point found on disk; entries from here on were whole but not proven
     /// to have been acknowledged.

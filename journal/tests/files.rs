@@ -59,7 +59,9 @@ fn fill(
                     while journal.inflight() > 0 {
                         settle(journal, device);
                     }
-                    journal.trim(log[log.len() / 2].1.position);
+                    let durable = journal.durable();
+                    let middle = log.get(log.len() / 2);
+                    journal.trim(middle.map_or(durable, |(_, kept)| kept.position));
                     let oldest = journal.oldest();
                     log.retain(|(_, location)| location.position >= oldest);
                 }

@@ -3,11 +3,9 @@
 
 mod model;
 
-use model::{Model, config, payload};
+use model::{Frame, Model, S, config, payload};
 use stampede_journal::device::memory::{Image, MemoryDevice};
 use stampede_journal::{AppendError, Config, Fault, Journal, OpenError, SECTOR, Xxh3};
-
-const S: u64 = SECTOR as u64;
 
 #[test]
 fn an_empty_journal_is_empty() {
@@ -34,10 +32,13 @@ fn entries_come_back_byte_for_byte() {
     model.complete_all();
     let log = model.log.clone();
     for entry in &log {
-        assert_eq!(model.read(entry.location), Some(entry.payload.clone()));
+        assert_eq!(
+            model.read(entry.location),
+            entry.found().map(|entry| entry.payload)
+        );
     }
-    let (model, found) = model.reopen(|_| false);
-    assert_eq!(found, log);
+    let model = model.reopen(|_| false);
+    assert_eq!(model.found.len(), log.len());
     assert_eq!(model.journal.durable_tag(), Some(7));
     assert_eq!(model.recovery.corruptions, []);
     assert_eq!(model.recovery.torn, None);
@@ -62,7 +63,8 @@ fn the_durable_point_is_contiguous() {
     model.complete(4);
     assert_eq!(model.journal.durable(), model.journal.head());
     assert!(model.journal.marker_due());
-    model.mark();
+    model.mark().expect("room");
+    model.complete_all();
     assert!(
         !model.journal.marker_due(),
         "a marker does not call for another"
@@ -139,8 +141,8 @@ fn one_frame_always_fits_when_nothing_is_in_flight() {
     }
     let location = model.append(2, &payload(2, 3 * SECTOR)).expect("room");
     assert_eq!(location.position, 7 * S);
-    let (model, found) = model.reopen(|_| true);
-    assert_eq!(found.len(), 5);
+    let model = model.reopen(|_| true);
+    assert_eq!(model.found.len(), 5);
     assert_eq!(model.recovery.corruptions, []);
 }
 
@@ -202,8 +204,8 @@ fn a_failed_write_fences_for_ever() {
             "the message says where: {fault}"
         );
         // The failed write left nothing (or part of a sector); the entries behind it are cut.
-        let (model, found) = model.reopen(|_| false);
-        assert_eq!(found.len(), 1);
+        let model = model.open_image(model.device.image().clone(), None);
+        assert_eq!(model.found.len(), 1);
         assert_eq!(model.recovery.corruptions, []);
     }
 }
@@ -228,9 +230,10 @@ fn opening_from_a_checkpoint_visits_only_what_follows() {
     let image = model.device.image().clone();
     for (index, entry) in model.log.iter().enumerate() {
         let start = Some(entry.location.position);
-        let (opened, found) = Model::open(model.config, image.clone(), start);
-        assert_eq!(found, model.log[index..]);
-        assert_eq!(opened.journal.head(), model.journal.head());
+        let opened = Model::open(model.config, image.clone(), start);
+        let expected: Vec<_> = model.log[index..].iter().filter_map(Frame::found).collect();
+        assert_eq!(opened.found, expected);
+        assert_eq!(opened.recovery.head, model.journal.head());
         assert_eq!(
             opened.journal.oldest() / opened.config.segment_size,
             index as u64 / 8
@@ -248,12 +251,21 @@ fn a_checkpoint_at_the_very_end_keeps_the_counters() {
         }
         let head = model.journal.head();
         let image = model.device.image().clone();
-        let (mut opened, found) = Model::open(model.config, image, Some(head));
-        assert_eq!(found, []);
-        assert_eq!(opened.journal.durable_sequence(), count, "at {head}");
+        let mut opened = model.open_image(image, Some(head));
+        assert_eq!(opened.found, []);
+        let marker = u64::from(opened.journal.head() > head);
+        assert_eq!(
+            opened.journal.durable_sequence(),
+            count + marker,
+            "at {head}"
+        );
         opened.append(count, b"next").expect("room");
-        let (opened, found) = opened.reopen(|_| true);
-        assert_eq!(found.last().expect("an entry").sequence, count + 1);
+        let image = opened.crash_image(|_| true);
+        let opened = opened.open_image(image, Some(head));
+        assert_eq!(
+            opened.found.last().expect("an entry").sequence,
+            count + marker + 1
+        );
         assert_eq!(opened.recovery.corruptions, []);
     }
 }
@@ -321,6 +333,6 @@ fn a_checkpoint_older_than_the_log_is_refused() {
     let mut device: MemoryDevice = MemoryDevice::from_image(model.device.image().clone());
     let error = Journal::open(model.config, &mut device, &Xxh3, Some(0), |_| {}).unwrap_err();
     assert!(matches!(error, OpenError::StartOverwritten { start: 0, oldest } if oldest == 28 * S));
-    let (_, found) = Model::open(model.config, model.device.image().clone(), Some(28 * S));
-    assert_eq!(found.len(), 12);
+    let opened = Model::open(model.config, model.device.image().clone(), Some(28 * S));
+    assert_eq!(opened.found.len(), 12);
 }

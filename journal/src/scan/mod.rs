@@ -20,10 +20,17 @@
 //!
 //! **Nothing valid survives behind the cut.** A frame that was in flight may be whole on the disk
 //! although one before it is torn. Its position, its predecessor and its count could all fit what
-//! is appended next, so that after another crash it would be taken for live. Opening therefore
-//! overwrites the header sector of every such frame with zeros, durably, before the journal accepts
-//! an append. A crash in between only repeats the scan. With this rule every valid frame that a
-//! scan finds behind the head of an earlier opening was written after that opening.
+//! is appended next, so that after another crash it would be taken for live. Before the journal
+//! accepts an append, opening therefore
+//!
+//! 1. writes a marker at the head, which records as durable what was found: the frames about to be
+//!    erased may have been the only proof of it;
+//! 2. overwrites the header sector of every frame behind it with zeros, durably.
+//!
+//! A crash in between only repeats the scan: the marker is of a newer *epoch* (one per opening,
+//! counted on from the newest found), and no frame follows one of a newer epoch than its own. So
+//! every valid frame behind the head of an earlier opening was written after that opening. The
+//! epoch alone would not do: a scan that starts behind the frame that first states it cannot know.
 //!
 //! A position given as start is vouched for by the caller: damage below it is not reported, and
 //! the log is never cut below it.
@@ -31,7 +38,10 @@
 mod reader;
 mod survey;
 
-use crate::append::{FIRST, Journal, Location, Resume};
+use std::io;
+
+use crate::append::{AppendError, FIRST, Journal, Location, Resume};
+use crate::buffer::AlignedBuffer;
 use crate::check::PayloadCheck;
 use crate::config::Config;
 use crate::device::{ReadAt, WriteAt};
@@ -92,21 +102,43 @@ impl Journal {
         mut visit: impl FnMut(Entry<'_>),
     ) -> Result<(Self, Recovery), OpenError> {
         let outcome = Scanner::begin(config, device, check, start)?.run(&mut visit)?;
-        let head = outcome.recovery.head;
+        let Outcome {
+            resume,
+            recovery,
+            wipe,
+        } = outcome;
+        let mut journal = Self::resume(config, resume);
         // What was read may so far only be in a volatile cache of the device: a write that was cut
         // short by the death of a process, not of the machine, was never followed by its flush.
-        device.sync().map_err(|source| OpenError::Write {
-            position: head,
-            source,
-        })?;
-        let zeros = crate::AlignedBuffer::new(SECTOR);
-        for position in outcome.wipe {
-            let (file, offset) = Geometry::new(&config).place(position);
+        let failed = |position| move |source| OpenError::Write { position, source };
+        device.sync().map_err(failed(recovery.head))?;
+        if journal.marker_due() || !wipe.is_empty() {
+            journal.mark_now(device).map_err(failed(recovery.head))?;
+        }
+        let zeros = AlignedBuffer::new(SECTOR);
+        for position in wipe
+            .into_iter()
+            .filter(|position| *position >= journal.head())
+        {
+            let (file, offset) = journal.geometry.place(position);
             device
                 .write_at(file, offset, zeros.as_slice())
-                .map_err(|source| OpenError::Write { position, source })?;
+                .map_err(failed(position))?;
         }
-        Ok((Self::resume(config, outcome.resume), outcome.recovery))
+        Ok((journal, recovery))
+    }
+
+    /// Writes a marker and waits for it. A full journal goes without: nothing can lie behind its
+    /// head, and a marker is due once it is trimmed.
+    fn mark_now<D: WriteAt>(&mut self, device: &mut D) -> io::Result<()> {
+        let op = match self.marker(AlignedBuffer::new(SECTOR)) {
+            Ok((_, op)) => op,
+            Err(AppendError::Full) => return Ok(()),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        device.write_at(op.file, op.offset, op.buffer.as_slice())?;
+        self.on_written(op.token, Ok(op.len))
+            .map_err(io::Error::other)
     }
 }
 
@@ -164,6 +196,8 @@ struct Scanner<'a, D, C> {
     link: Option<Header>,
     /// The furthest durable point that a frame of the chain stated.
     recorded: u64,
+    /// The newest epoch that a frame of the chain stated.
+    epoch: u64,
     last_entry: Option<(u64, u64)>,
     recovery: Recovery,
 }
@@ -201,6 +235,7 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
             survey: Survey::default(),
             link: None,
             recorded: 0,
+            epoch: newest.map_or(0, |header| header.epoch),
             last_entry: None,
             recovery: Recovery {
                 start,
@@ -307,6 +342,7 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
         visit: &mut dyn FnMut(Entry<'_>),
     ) -> Result<(), OpenError> {
         self.recorded = self.recorded.max(header.durable.position);
+        self.epoch = self.epoch.max(header.epoch);
         if header.kind == Kind::Entry {
             self.last_entry = Some((header.tag, header.end()));
         }
@@ -339,7 +375,12 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
             .position
             .max(self.recorded)
             .max(self.start);
-        if position >= proven {
+        // The unused end of a segment may lie below the durable point without anything being lost.
+        let next_sequence = self.link.map(|link| link.sequence + 1);
+        let all_found = self.survey.proven.position == proven
+            && next_sequence == Some(self.survey.proven.sequence);
+        if position >= proven || all_found {
+            let position = position.max(proven);
             self.recovery.torn = self.torn(position, damage, header);
             return self.end_at(position, header);
         }
@@ -354,6 +395,7 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
                     Some(&header),
                 );
                 self.recorded = self.recorded.max(header.durable.position);
+                self.epoch = self.epoch.max(header.epoch);
                 self.link = Some(header);
                 Ok(Verdict::GoOn(header.end()))
             }
@@ -368,16 +410,16 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
         damage: Damage,
         proven: u64,
     ) -> Result<Verdict, OpenError> {
-        let sequence_min = self.link.map_or(0, |link| link.sequence + 1);
-        let found = self.survey.first_frame(position, sequence_min);
+        let found = self.survey.first_frame(position, self.link);
         // At or behind the durable point only the direct successor of what is durable is live:
         // anything further follows a frame that is missing.
         if let Some(frame) = found.filter(|f| f.position <= proven || f.previous < proven) {
             let frame = *frame;
             // The unused rest of a segment at `start` is not a loss.
             if frame.position > self.start && frame.previous >= self.start {
+                let (from, damage) = self.narrow(position, damage, &frame)?;
                 self.report(
-                    position,
+                    from,
                     frame.position,
                     Some(counters_before(&frame)),
                     damage,
@@ -393,13 +435,43 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
         let behind = self.header_at_if_inside(proven)?;
         self.recovery.torn = self.torn(proven, behind, None);
         let previous = proven - SECTOR as u64;
-        match counters {
-            Some(head) => Ok(Verdict::End { head, previous }),
-            None => {
-                let (head, _) = self.after_link(proven)?;
-                Ok(Verdict::End { head, previous })
-            }
+        let head = match counters {
+            Some(counters) => counters,
+            None => self.counters_after_loss(proven)?,
+        };
+        Ok(Verdict::End { head, previous })
+    }
+
+    /// If all that is lost is the first frame of the next segment, the stretch begins there, and
+    /// not in the unused rest of this one.
+    fn narrow(
+        &mut self,
+        from: u64,
+        damage: Damage,
+        next: &Header,
+    ) -> Result<(u64, Damage), OpenError> {
+        let single = self
+            .link
+            .is_some_and(|link| link.sequence + 2 == next.sequence);
+        if !single || next.previous != self.geometry.next_start(from) {
+            return Ok((from, damage));
         }
+        Ok((next.previous, self.header_at_if_inside(next.previous)?))
+    }
+
+    /// Counters for a log that goes on at `position`, behind a stretch of which nobody knows how
+    /// many frames it held: as if each had been as small as possible, so that no number is used
+    /// twice and none follows directly on what is lost.
+    fn counters_after_loss(&mut self, position: u64) -> Result<Durable, OpenError> {
+        let (after, _) = self.after_link(position)?;
+        let lost_from = self.link.map_or(0, |link| link.end());
+        let lost_max = (position - lost_from) / SECTOR as u64;
+        let (sequence, entries) = (after.sequence + lost_max, after.entries + lost_max);
+        Ok(Durable {
+            position,
+            sequence,
+            entries,
+        })
     }
 
     fn header_at_if_inside(&mut self, position: u64) -> Result<Damage, OpenError> {
@@ -491,11 +563,11 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
         if to < position || (to == position && to == self.start) {
             return;
         }
-        let first = self
-            .link
-            .filter(|_| from >= self.start)
-            .map(|link| counters(&link));
-        let first = first.or_else(|| hit.map(counters_before));
+        let first = match (self.link, hit) {
+            (Some(link), _) if from >= self.start => Some(counters(&link)),
+            (_, Some(hit)) => Some(counters_before(hit)),
+            _ => (from == 0).then_some(FIRST.0),
+        };
         self.recovery.corruptions.push(Corruption {
             position,
             bytes: to - position,
@@ -537,9 +609,11 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
         );
         wipe.sort_unstable();
         wipe.dedup();
+        let linked = self.link.map_or(0, |link| link.epoch);
         let resume = Resume {
             head,
             previous,
+            epoch: self.epoch.max(self.survey.epoch).max(linked) + 1,
             oldest_segment: self.geometry.segment(self.start),
             tag: self.last_entry.map(|(tag, _)| tag),
             entries_end: self.last_entry.map_or(0, |(_, end)| end),
@@ -555,7 +629,7 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
 
 /// Whether `next` is the frame written directly after `link`.
 fn continues(link: &Header, next: &Header) -> bool {
-    next.sequence == link.sequence + 1 && next.previous == link.position
+    next.sequence == link.sequence + 1 && next.previous == link.position && next.epoch >= link.epoch
 }
 
 /// The counters of the frame after this one.

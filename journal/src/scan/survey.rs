@@ -19,6 +19,8 @@ pub(super) struct Survey {
     next: u64,
     /// The furthest durable point that any of them states.
     pub(super) proven: Durable,
+    /// The newest epoch that any of them states.
+    pub(super) epoch: u64,
     /// The furthest trim point that any of them states.
     pub(super) oldest: u64,
 }
@@ -34,6 +36,7 @@ impl Default for Survey {
             frames: Vec::new(),
             next: 0,
             proven,
+            epoch: 0,
             oldest: 0,
         }
     }
@@ -70,11 +73,12 @@ impl Survey {
         Ok(())
     }
 
-    /// The first frame at or after `position` that counts at least `sequence_min`.
-    pub(super) fn first_frame(&self, position: u64, sequence_min: u64) -> Option<&Header> {
-        self.frames_from(position)
-            .iter()
-            .find(|frame| frame.sequence >= sequence_min)
+    /// The first frame at or after `position` that can follow `link`.
+    pub(super) fn first_frame(&self, position: u64, link: Option<Header>) -> Option<&Header> {
+        let follows = |frame: &&Header| {
+            link.is_none_or(|link| frame.sequence > link.sequence && frame.epoch >= link.epoch)
+        };
+        self.frames_from(position).iter().find(follows)
     }
 
     /// All frames at or after `position`.
@@ -93,6 +97,7 @@ impl Survey {
         if header.durable.position > self.proven.position {
             self.proven = header.durable;
         }
+        self.epoch = self.epoch.max(header.epoch);
         self.oldest = self.oldest.max(header.oldest);
         self.frames.push(header);
     }
