@@ -29,3 +29,4 @@ pub mod store;
 
 pub mod replica;
 pub mod runtime;
+pub mod cli;

@@ -1,7 +1,7 @@
 //! The replica as the loop's driver, its executor and its builder on their threads.
 //!
-//! Nothing but names: the loop's traits on one side, the replica's methods on the other, and one
-//! judgement, which tasks are quick.
+//! Nothing but names: the loop's traits on one side, the replica's methods on the other; one judgement,
+//! which tasks are quick; and what an operator reads about views.
 
 use stampede_client::wire::operation::{Kind, Operation};
 
@@ -14,18 +14,63 @@ use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Executor, T
 use crate::replica::ingress::{Inspected, inspect};
 use crate::replica::io::Input;
 use crate::store::Storage;
+use crate::vsr::Status;
 
-impl Driver for Replica {
+/// The replica, and a log line when its standing changes.
+#[derive(Debug)]
+pub struct ReplicaDriver {
+    replica: Replica,
+    standing: Option<(Status, u32, bool)>,
+}
+
+impl ReplicaDriver {
+    pub fn new(replica: Replica) -> Self {
+        Self {
+            replica,
+            standing: None,
+        }
+    }
+
+    fn announce(&mut self) {
+        let progress = self.replica.progress();
+        let standing = (progress.status, progress.view, progress.serving);
+        if self.standing == Some(standing) {
+            return;
+        }
+        self.standing = Some(standing);
+        let (view, head, commit) = (progress.view, progress.head, progress.commit);
+        match progress.status {
+            Status::Normal if progress.serving => {
+                tracing::info!("serving: primary of view {view}, op {head}, committed {commit}");
+            }
+            Status::Normal => {
+                tracing::info!("serving: backup in view {view}, op {head}, committed {commit}");
+            }
+            Status::ViewChange | Status::CatchUp | Status::Resigned => {
+                let status = progress.status;
+                tracing::info!(
+                    "not serving: {status:?}, view {view}, op {head}, committed {commit}"
+                );
+            }
+        }
+    }
+}
+
+impl Driver for ReplicaDriver {
     fn inspect(header: &[u8; HEADER_SIZE]) -> Result<Inspected, &'static str> {
         inspect(header)
     }
 
     fn start(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        Replica::start(self, now, outputs);
+        self.replica.start(now, outputs);
     }
 
     fn on_input(&mut self, input: Input, now: Time, outputs: &mut Vec<Output>) {
-        Replica::on_input(self, input, now, outputs);
+        let tick = matches!(input, Input::Tick);
+        self.replica.on_input(input, now, outputs);
+        if tick {
+            self.announce();
+        }
     }
 }
 

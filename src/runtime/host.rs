@@ -4,6 +4,7 @@
 //! on it.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,37 @@ pub fn processor() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// How much memory this process may lock, in words.
+pub fn locked_memory() -> String {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes the structure it is given.
+    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } != 0 {
+        return "unknown".to_owned();
+    }
+    if limit.rlim_cur == libc::RLIM_INFINITY {
+        "unlimited".to_owned()
+    } else {
+        format!("{} KiB", limit.rlim_cur / 1024)
+    }
+}
+
+/// A number that nobody has had before, from the kernel. Never zero.
+///
+/// # Errors
+/// When the kernel has none.
+pub fn random_id() -> io::Result<u128> {
+    let mut bytes = [0; 16];
+    // SAFETY: writes at most 16 bytes to the array.
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if usize::try_from(count) != Ok(bytes.len()) {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u128::from_le_bytes(bytes).max(1))
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@
 //! | `bus`, `connection`, `dial`, `socket` | connections |
 //! | `disk` | journal and superblock operations |
 //! | `workers`, `wake`, `cores` | the other threads |
-//! | `storage` | checkpoint files in a directory |
-//! | `clock`, `signals`, `lock`, `host` | time, stops, the data directory's lock, what the machine is |
+//! | `directory`, `lock`, `storage` | the data directory and its files |
+//! | `clock`, `signals`, `host` | time, stops, what the machine is |
 //!
 //! It contains no wiring: a [`Driver`] takes inputs and gives outputs, as in the simulator.
 
@@ -35,6 +35,7 @@ mod clock;
 mod connection;
 mod cores;
 mod dial;
+pub mod directory;
 mod disk;
 mod drive;
 pub mod host;
@@ -59,6 +60,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use cores::Pin;
 pub use disk::Files;
+pub use drive::ReplicaDriver;
 pub use refusal::{KERNEL_MIN, RingRefused, kernel_release, parse_release};
 pub use ring::Features;
 pub use workers::{Build, Execute};
@@ -287,6 +289,14 @@ pub fn run<D: Driver, E: Execute, B: Build>(
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Tries what a replica would get from this kernel, in words.
+///
+/// # Errors
+/// Why there is no ring.
+pub fn probe_ring() -> Result<String, RingRefused> {
+    ring::Ring::new().map(|ring| ring.features().flags())
 }
 
 /// Registers the message buffers with the ring, if the kernel lets us.

@@ -78,7 +78,7 @@ impl RingRefused {
             &release,
             disabled,
             container(),
-            &limit_of_locked_memory(),
+            &super::host::locked_memory(),
         );
         Self { cause, error }
     }
@@ -120,23 +120,6 @@ pub fn kernel_release() -> String {
 pub fn parse_release(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-/// `RLIMIT_MEMLOCK`, in words.
-pub(super) fn limit_of_locked_memory() -> String {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the kernel writes the structure it is given.
-    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } != 0 {
-        return "an unknown size".to_owned();
-    }
-    if limit.rlim_cur == libc::RLIM_INFINITY {
-        "nothing".to_owned()
-    } else {
-        format!("{} KiB", limit.rlim_cur / 1024)
-    }
 }
 
 /// The container runtime around this process, if it leaves a trace.

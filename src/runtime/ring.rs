@@ -25,7 +25,8 @@ use std::time::Duration;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::refusal::{RingRefused, limit_of_locked_memory};
+use super::host::locked_memory;
+use super::refusal::RingRefused;
 use crate::limits::{CONNECTIONS_MAX, REPLICAS_MAX};
 
 /// Operations pushed between two enters; more only cause one enter more.
@@ -147,22 +148,30 @@ impl fmt::Display for Registration {
     }
 }
 
-impl fmt::Display for Features {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Features {
+    /// How the ring was set up.
+    pub fn flags(&self) -> String {
         let flags = [
             (self.single_issuer, "single_issuer"),
             (self.defer_taskrun, "defer_taskrun"),
             (self.coop_taskrun, "coop_taskrun"),
         ];
-        let mut any = false;
-        for (_, name) in flags.iter().filter(|(on, _)| *on) {
-            write!(f, "{}{name}", if any { "+" } else { "" })?;
-            any = true;
+        let names: Vec<&str> = flags
+            .into_iter()
+            .filter_map(|(on, name)| on.then_some(name))
+            .collect();
+        if names.is_empty() {
+            "without task-run flags (a newer kernel has them)".to_owned()
+        } else {
+            names.join(" ")
         }
-        if !any {
-            f.write_str("plain")?;
-        }
-        write!(f, ", buffers {}, files {}", self.buffers, self.files)
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (flags, buffers, files) = (self.flags(), &self.buffers, &self.files);
+        write!(f, "{flags}, buffers {buffers}, files {files}")
     }
 }
 
@@ -258,7 +267,7 @@ impl Ring {
                 Registration::Refused(format!(
                     "locked memory is limited to {}; set LimitMEMLOCK=infinity or grant \
                      CAP_IPC_LOCK, it saves 5-10 us per MiB written",
-                    limit_of_locked_memory()
+                    locked_memory()
                 ))
             }
             Err(error) => Registration::Refused(error.to_string()),

@@ -1,0 +1,262 @@
+//! `stampede start`: runs a replica until it is told to stop.
+//!
+//! The order is that of the likely mistakes: the command line against the superblock, the lock, the
+//! port, and only then what takes time (the checkpoint, the journal). One log line when it listens,
+//! one when it serves.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+use super::addresses;
+use super::size::Size;
+use super::{Failure, format};
+use crate::machine::ledger::Ledger;
+use crate::message::{Pool, PoolConfig};
+use crate::replica::TICK_NS;
+use crate::replica::open::{Opened, open};
+use crate::replica::superblock::State;
+use crate::runtime::directory::{DataDirectory, OpenDirectory};
+use crate::runtime::storage::DirectoryStorage;
+use crate::runtime::{self, Config, Files, Listener, Parts, Pin, ReplicaDriver, Stop, host};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Addresses of all replicas in the order of their indexes; a port alone means 127.0.0.1
+    #[arg(long, value_delimiter = ',', required = true, value_parser = addresses::parse)]
+    addresses: Vec<SocketAddr>,
+    /// Address to listen on, where it differs from this replica's place in the list (NAT, containers)
+    #[arg(long, value_parser = addresses::parse)]
+    listen: Option<SocketAddr>,
+    /// Refuse to start unless the directory is of this cluster
+    #[arg(long, value_parser = format::cluster)]
+    cluster: Option<u128>,
+    /// Refuse to start unless the directory is of this replica
+    #[arg(long)]
+    replica: Option<u8>,
+    /// Bind threads to cores; auto does so on four or more
+    #[arg(long, value_enum, default_value_t = PinArgument::Auto)]
+    pin: PinArgument,
+    /// How much to log, to standard error
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
+    log_level: String,
+    /// Data directory, made by `stampede format`
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PinArgument {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<PinArgument> for Pin {
+    fn from(argument: PinArgument) -> Self {
+        match argument {
+            PinArgument::Auto => Self::Auto,
+            PinArgument::Always => Self::Always,
+            PinArgument::Never => Self::Never,
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    log_to_standard_error(&arguments.log_level)?;
+    let data = DataDirectory::new(&arguments.directory);
+    let state = data.state().map_err(Failure::new)?;
+    check(arguments, &state)?;
+    let OpenDirectory {
+        lock,
+        state,
+        journal: mut segments,
+        superblock,
+    } = data.open().map_err(Failure::new)?;
+    let address = arguments.addresses[usize::from(state.replica)];
+    let listener = Listener::bind(arguments.listen.unwrap_or(address)).map_err(Failure::new)?;
+    introduce(&state, &data);
+
+    let pool = PoolConfig::for_sessions(state.sessions_max as usize);
+    let pool = Pool::new(&pool)
+        .map_err(|error| Failure::new(format!("cannot get memory for messages: {error}")))?;
+    let storage = DirectoryStorage::open(data.checkpoints()).map_err(|error| {
+        Failure::new(format!(
+            "cannot open {}: {error}",
+            data.checkpoints().display()
+        ))
+    })?;
+    let start = Instant::now();
+    let opened = open(state, Ledger::default, &mut segments, &storage, &pool)
+        .map_err(|error| Failure::new(format!("cannot open {}: {error}", data.path().display())))?;
+    recount(&opened, start);
+
+    let stop = Stop::new().map_err(Failure::new)?;
+    stop.on_signals().map_err(Failure::new)?;
+    let config = Config {
+        replica: state.replica,
+        addresses: arguments.addresses.clone(),
+        pin: arguments.pin.into(),
+        tick: TICK_NS,
+    };
+    tracing::info!("listening on {}", arguments.listen.unwrap_or(address));
+    let parts = Parts {
+        listener,
+        pool,
+        files: Files::new(segments, superblock),
+        driver: ReplicaDriver::new(opened.replica),
+        executor: opened.executor,
+        builder: storage,
+    };
+    let report = runtime::run(&config, parts, &stop).map_err(Failure::new)?;
+    tracing::info!(
+        received = report.received,
+        sends = report.sends,
+        connections = report.accepted,
+        "stopped"
+    );
+    tracing::debug!("{report:?}");
+    drop(lock);
+    Ok(())
+}
+
+/// The command line against the superblock.
+fn check(arguments: &Arguments, state: &State) -> Result<(), Failure> {
+    let directory = arguments.directory.display();
+    if let Some(cluster) = arguments
+        .cluster
+        .filter(|cluster| *cluster != state.cluster)
+    {
+        return Err(Failure::usage(format!(
+            "{directory} is of cluster {}, not {cluster}; start it with the addresses of its own cluster",
+            state.cluster
+        )));
+    }
+    if let Some(replica) = arguments
+        .replica
+        .filter(|replica| *replica != state.replica)
+    {
+        return Err(Failure::usage(format!(
+            "{directory} is of replica {}, not {replica}; indexes are fixed by format",
+            state.replica
+        )));
+    }
+    let (given, expected) = (arguments.addresses.len(), usize::from(state.replica_count));
+    if given != expected {
+        return Err(Failure::usage(format!(
+            "--addresses has {given} entries, but the cluster of {directory} has {expected} replicas: list \
+             all of them in the order of their indexes"
+        )));
+    }
+    if let Some(address) = addresses::repeated(&arguments.addresses) {
+        return Err(Failure::usage(format!(
+            "--addresses has {address} twice: each replica has its own"
+        )));
+    }
+    Ok(())
+}
+
+fn log_to_standard_error(level: &str) -> Result<(), Failure> {
+    let level: LevelFilter = level
+        .parse()
+        .map_err(|error| Failure::usage(format!("--log-level {level}: {error}")))?;
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .try_init()
+        .map_err(Failure::new)
+}
+
+/// What this is and where it runs.
+fn introduce(state: &State, data: &DataDirectory) {
+    tracing::info!(
+        "stampede {} on Linux {}: replica {} of {}, cluster {}",
+        env!("CARGO_PKG_VERSION"),
+        runtime::kernel_release(),
+        state.replica,
+        state.replica_count,
+        state.cluster
+    );
+    let size = Size(state.segment_size * u64::from(state.segment_count));
+    match host::block_device(&data.journal()) {
+        Some(device) => tracing::info!("journal {size} on {device}"),
+        None => tracing::info!("journal {size}"),
+    }
+}
+
+/// What the disk held.
+fn recount(opened: &Opened, start: Instant) {
+    let progress = opened.replica.progress();
+    let recovery = &opened.recovery;
+    tracing::info!(
+        "recovered in {:.1?}: checkpoint at op {}, log to op {} ({} entries, {} read)",
+        start.elapsed(),
+        progress.checkpoint,
+        progress.head,
+        recovery.entries,
+        Size(recovery.bytes_read)
+    );
+    if let Some(torn) = &recovery.torn {
+        tracing::info!(
+            "cut off {} that were being written when the machine stopped; they had not been acknowledged",
+            Size(torn.bytes)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::superblock::Identity;
+
+    fn arguments(addresses: &str) -> Arguments {
+        Arguments {
+            addresses: addresses
+                .split(',')
+                .map(|text| addresses::parse(text).unwrap())
+                .collect(),
+            listen: None,
+            cluster: None,
+            replica: None,
+            pin: PinArgument::Never,
+            log_level: "off".to_owned(),
+            directory: PathBuf::from("data"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_compared_with_the_superblock() {
+        let state = State::format(&Identity {
+            cluster: 7,
+            replica: 1,
+            replica_count: 3,
+            sessions_max: 64,
+            segment_size: 1 << 26,
+            segment_count: 16,
+            journal_id: 99,
+        });
+        assert!(check(&arguments("1,2,3"), &state).is_ok());
+        let refused = |arguments: &Arguments, what: &str| {
+            let failure = check(arguments, &state).unwrap_err();
+            assert_eq!(failure.code, 2);
+            assert!(failure.message.contains(what), "{}", failure.message);
+        };
+        refused(&arguments("1,2"), "2 entries");
+        refused(&arguments("1,2,1"), "127.0.0.1:1 twice");
+        let other = Arguments {
+            cluster: Some(8),
+            ..arguments("1,2,3")
+        };
+        refused(&other, "of cluster 7, not 8");
+        let other = Arguments {
+            replica: Some(0),
+            ..arguments("1,2,3")
+        };
+        refused(&other, "of replica 1, not 0");
+    }
+}
