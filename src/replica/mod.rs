@@ -235,7 +235,7 @@ impl Replica {
         }
         let standing = clients::Standing {
             view: self.vsr.view(),
-            commit: self.vsr.commit(),
+            commit: self.vsr.executed(),
             sessions: self.vsr.sessions(),
             serving: self.vsr.is_serving(),
         };
