@@ -29,4 +29,5 @@ pub mod store;
 
 pub mod replica;
 pub mod runtime;
+pub mod sim;
 pub mod cli;

@@ -27,7 +27,8 @@ struct Rule {
 /// thought about once.
 const RULES: &[Rule] = &[
     rule("limits", &[], &[]),
-    rule("message", &["limits"], &[]),
+    // One trait of the journal: it writes its frames straight from message buffers.
+    rule("message", &["limits"], &["stampede_journal"]),
     rule("gateway", &["limits", "message"], &["stampede_client"]),
     rule("protocol", &["limits", "message"], &[]),
     rule("vsr", &["limits", "message", "protocol"], &[]),

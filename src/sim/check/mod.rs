@@ -1,0 +1,58 @@
+//! What must hold in every run, whatever fails: one file for each property.
+//!
+//! | file | property | source |
+//! | --- | --- | --- |
+//! | `log` | no two replicas execute different operations at one place, and none leaves one out | VR Revisited §4, state machine safety |
+//! | `sessions` | a request takes effect at most once | VR Revisited §4, client table |
+//! | `acknowledged` | what a client was told is in the log, and stays on every replica | durability |
+//! | `replies` | every reply is that of a sequential execution of the log | linearizability (Herlihy and Wing, 1990), given that a reply comes after its request |
+//! | `digest` | replicas at one operation have the same state | determinism |
+//! | `liveness` | once faults stop, everything commits and everybody catches up, in bounded time | |
+//! | `bounds` | queues stay within their limits, and buffers come back | |
+//!
+//! Checkers watch: they draw no random numbers and change nothing, so that adding one does not change
+//! any run. The first violation ends the run.
+
+mod acknowledged;
+mod bounds;
+mod digest;
+mod liveness;
+mod log;
+mod replies;
+mod sessions;
+
+pub use acknowledged::Acknowledged;
+pub use bounds::check_pool;
+pub use digest::Digests;
+pub use liveness::Liveness;
+pub use log::OneLog;
+pub use replies::Replies;
+pub use sessions::AtMostOnce;
+
+/// A property that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{property}: {what}")]
+pub struct Violation {
+    pub property: &'static str,
+    pub what: String,
+}
+
+impl Violation {
+    pub fn new(property: &'static str, what: impl Into<String>) -> Self {
+        Self {
+            property,
+            what: what.into(),
+        }
+    }
+}
+
+/// Fails with a violation unless the condition holds.
+macro_rules! hold {
+    ($condition:expr, $property:literal, $($what:tt)+) => {
+        if !$condition {
+            return Err(crate::sim::check::Violation::new($property, format!($($what)+)));
+        }
+    };
+}
+
+pub(in crate::sim) use hold;

@@ -1,0 +1,560 @@
+//! What happens at each event. Draws chance for delays only; faults come from their own stream.
+
+use super::super::check::{Violation, hold};
+use super::super::client::Outcome;
+use super::super::faults::Fault;
+use super::super::host::{Later, Reaction, Speed};
+use super::super::network::{Arrival, Lane, LinkId, Node, Wake};
+use super::super::queue::{Instant, MILLISECOND};
+use super::{Checked, Event, Payload, Simulation};
+use crate::limits::{BUFFERS_RESERVED, HEADER_SIZE};
+use crate::message::{Message, MessageMut, Pool, is_ours};
+use crate::protocol::ReplicaIndex;
+use crate::replica::io::{ConnectionId, Input, Output};
+use crate::replica::{TICK_NS, ingress};
+
+/// A dialer that was refused tries again after this, and up to as long more.
+const REDIAL: Instant = 50 * MILLISECOND;
+
+/// A receiver without buffers looks again after this.
+const NO_BUFFER: Instant = MILLISECOND;
+
+impl Simulation {
+    /// Goes to the next event.
+    pub(super) fn step(&mut self) -> Checked {
+        let Some(event) = self.queue.pop() else {
+            return Ok(());
+        };
+        match event {
+            Event::Tick { replica, life } => {
+                if self.is_running(replica, life, event) {
+                    self.queue.push(self.now() + TICK_NS, event);
+                    return self.input(replica, Input::Tick);
+                }
+            }
+            Event::Done {
+                replica,
+                life,
+                later,
+            } => {
+                if self.is_running(replica, life, event) {
+                    return self.done(replica, later);
+                }
+            }
+            Event::Wake(wake) => return self.on_wake(wake),
+            Event::Dial { from, life, to } => {
+                if self.is_running(from, life, event) {
+                    return self.dial(from, life, to);
+                }
+            }
+            Event::ClientDial { client, to } => self.client_dial(client, to),
+            Event::Timer { client, timer } => self.on_timer(client, timer),
+            Event::Fault if self.calm => {}
+            Event::Fault => self.on_fault(),
+            Event::Start { replica } => return self.start(replica),
+            Event::Crash { .. } if self.calm => {}
+            Event::Crash { replica, down } => {
+                self.crash(replica);
+                self.queue.push(self.now() + down, Event::Start { replica });
+            }
+            Event::Mend { from, to } => self.network.mend(from, to),
+            Event::Hurry { replica } => self.hosts[usize::from(replica)].speed = Speed::GOOD,
+        }
+        Ok(())
+    }
+
+    /// Whether a replica is in the life that an event belongs to. The events of a paused process
+    /// wait, in their order, until it goes on.
+    fn is_running(&mut self, replica: ReplicaIndex, life: u32, event: Event) -> bool {
+        let host = &self.hosts[usize::from(replica)];
+        if !host.is_up() || host.life != life {
+            return false;
+        }
+        let until = self.paused[usize::from(replica)];
+        if until > self.now() {
+            self.queue.push(until, event);
+            return false;
+        }
+        true
+    }
+
+    fn input(&mut self, replica: ReplicaIndex, input: Input) -> Checked {
+        let now = self.now();
+        let [kind, detail] = words_of(&input);
+        let words = [3, u64::from(replica), kind, detail];
+        self.trace
+            .record(now, &words, || format!("r{replica} ◄ {input:?}"));
+        let reaction = self.hosts[usize::from(replica)].input(input, now);
+        self.react(replica, reaction)
+    }
+
+    fn done(&mut self, replica: ReplicaIndex, later: Later) -> Checked {
+        let now = self.now();
+        let (kind, token) = match later {
+            Later::JournalWritten { token } => (0, token),
+            Later::JournalRead { token } => (1, token),
+            Later::SuperblockWritten { token } => (2, token),
+            Later::Executed => (3, 0),
+            Later::Built => (4, 0),
+        };
+        let words = [4, u64::from(replica), kind, token];
+        self.trace
+            .record(now, &words, || format!("r{replica} ◄ {later:?}"));
+        let reaction = self.hosts[usize::from(replica)].done(later, now);
+        self.react(replica, reaction)
+    }
+
+    /// Checks what a replica did, and carries out what its machine cannot do by itself.
+    pub(super) fn react(&mut self, replica: ReplicaIndex, reaction: Reaction) -> Checked {
+        let host = &mut self.hosts[usize::from(replica)];
+        let life = host.life;
+        for (at, later) in reaction.later {
+            self.queue.push(
+                at,
+                Event::Done {
+                    replica,
+                    life,
+                    later,
+                },
+            );
+        }
+        if let Some(executed) = reaction.executed.filter(|op| self.digests.due(*op)) {
+            let digest = host.digest().expect("who executes is running");
+            self.digests.on_state(replica, executed, digest)?;
+        }
+        if let Some(running) = host.replica() {
+            let progress = running.progress();
+            self.counts.views = self.counts.views.max(progress.view);
+            self.counts.checkpoints.insert(progress.checkpoint);
+        }
+        for prepare in &reaction.committed {
+            self.on_commit(replica, prepare)?;
+        }
+        for output in reaction.outputs {
+            self.carry_out(replica, output)?;
+        }
+        Ok(())
+    }
+
+    /// A prepare was handed to an executor.
+    fn on_commit(&mut self, replica: ReplicaIndex, prepare: &Message) -> Checked {
+        let header = prepare.header();
+        if self.log.on_execute(replica, header)? {
+            self.at_most_once.on_execute(header)?;
+            self.replies.on_execute(header, prepare.body());
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, replica: ReplicaIndex, output: Output) -> Checked {
+        match output {
+            Output::SendReplica { to, message } => {
+                let size = message.header().size as usize;
+                if let Some(link) = self.peers[usize::from(replica)][usize::from(to)] {
+                    self.send(link, Lane::Forward, message, size);
+                }
+            }
+            Output::SendClient {
+                connection,
+                message,
+                size,
+            } => {
+                self.send(LinkId(connection.0), Lane::Backward, message, size);
+            }
+            Output::Close { connection, reason } => {
+                let what = format!("replica {replica} closes connection {}", connection.0);
+                return Err(Violation::new("connections", format!("{what}: {reason}")));
+            }
+            Output::Stop(fatal) => {
+                let what = format!("replica {replica} stops: {fatal}");
+                return Err(Violation::new("stop", what));
+            }
+            Output::JournalWrite(_)
+            | Output::JournalRead { .. }
+            | Output::SuperblockWrite { .. }
+            | Output::Task(_)
+            | Output::Checkpoint(_) => unreachable!("the host has carried it out"),
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, link: LinkId, lane: Lane, message: Message, size: usize) {
+        let now = self.now();
+        let [a, b] = halves(message.header_bytes());
+        self.trace.record(now, &[5, link.0, a, b], || {
+            format!("link {} {lane:?}: {}", link.0, describe(&message, size))
+        });
+        let wake = self
+            .network
+            .send(link, lane, Payload::Pooled(message, size), now);
+        self.arm(wake);
+    }
+
+    // ── arrivals ────────────────────────────────────────────────────────────────────────────
+
+    fn on_wake(&mut self, wake: Wake) -> Checked {
+        let Some((dialer, listener)) = self.network.ends(wake.link) else {
+            return Ok(());
+        };
+        let to = match wake.lane {
+            Lane::Forward => listener,
+            Lane::Backward => dialer,
+        };
+        if let Node::Replica(replica) = to {
+            let until = self.paused[usize::from(replica)];
+            if until > self.now() {
+                self.queue.push(until, Event::Wake(wake));
+                return Ok(());
+            }
+        }
+        let (arrival, again) = self.network.take(wake);
+        self.arm(again);
+        match (arrival, to) {
+            (None, _) => Ok(()),
+            (Some(Arrival::Message(payload)), Node::Replica(replica)) => {
+                self.on_arrival(replica, wake, payload)
+            }
+            (Some(Arrival::Message(payload)), Node::Client(client)) => {
+                let Payload::Pooled(message, size) = payload else {
+                    return Ok(());
+                };
+                self.on_answer(client, &message, size)
+            }
+            (Some(Arrival::Closed), Node::Replica(replica)) => {
+                self.on_closed(replica, wake.link, wake.lane)
+            }
+            (Some(Arrival::Closed), Node::Client(client)) => {
+                let links = &mut self.clients[client as usize].links;
+                let replica = links.iter().position(|link| *link == Some(wake.link));
+                if let Some(replica) = replica {
+                    links[replica] = None;
+                    self.client_redial(client, u8::try_from(replica).expect("at most six"));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn on_arrival(&mut self, replica: ReplicaIndex, wake: Wake, payload: Payload) -> Checked {
+        let Some(pool) = self.hosts[usize::from(replica)].pool() else {
+            return Ok(());
+        };
+        let Some(message) = copy_into(pool, &payload) else {
+            let at = self.now() + NO_BUFFER;
+            let wake = self.network.put_back(wake.link, wake.lane, payload, at);
+            self.arm(wake);
+            return Ok(());
+        };
+        let inspected = ingress::inspect(message.header_bytes());
+        hold!(
+            inspected.is_ok(),
+            "connections",
+            "replica {replica} would refuse {message:?}: {inspected:?}"
+        );
+        let connection = ConnectionId(wake.link.0);
+        self.input(
+            replica,
+            Input::Received {
+                connection,
+                message,
+            },
+        )
+    }
+
+    fn on_closed(&mut self, replica: ReplicaIndex, link: LinkId, lane: Lane) -> Checked {
+        let host = &self.hosts[usize::from(replica)];
+        if !host.is_up() {
+            return Ok(());
+        }
+        if lane == Lane::Forward {
+            return self.input(
+                replica,
+                Input::Closed {
+                    connection: ConnectionId(link.0),
+                },
+            );
+        }
+        let life = host.life;
+        let peers = &mut self.peers[usize::from(replica)];
+        let Some(to) = peers.iter().position(|peer| *peer == Some(link)) else {
+            return Ok(());
+        };
+        peers[to] = None;
+        let to = u8::try_from(to).expect("at most six replicas");
+        self.redial(replica, life, to);
+        self.input(
+            replica,
+            Input::Peer {
+                replica: to,
+                connected: false,
+            },
+        )
+    }
+
+    // ── connections ─────────────────────────────────────────────────────────────────────────
+
+    fn accepts(&self, replica: ReplicaIndex) -> bool {
+        let paused = self.paused[usize::from(replica)] > self.now();
+        self.hosts[usize::from(replica)].is_up() && !paused
+    }
+
+    fn dial(&mut self, from: ReplicaIndex, life: u32, to: ReplicaIndex) -> Checked {
+        if self.peers[usize::from(from)][usize::from(to)].is_some() {
+            return Ok(());
+        }
+        let dialed = if self.accepts(to) {
+            self.network.dial(Node::Replica(from), Node::Replica(to))
+        } else {
+            None
+        };
+        let Some(link) = dialed else {
+            self.redial(from, life, to);
+            return Ok(());
+        };
+        self.peers[usize::from(from)][usize::from(to)] = Some(link);
+        self.input(
+            from,
+            Input::Peer {
+                replica: to,
+                connected: true,
+            },
+        )
+    }
+
+    fn redial(&mut self, from: ReplicaIndex, life: u32, to: ReplicaIndex) {
+        let at = self.now() + REDIAL + self.random.below(REDIAL);
+        self.queue.push(at, Event::Dial { from, life, to });
+    }
+
+    fn client_dial(&mut self, client: u32, to: ReplicaIndex) {
+        let dialed = if self.accepts(to) {
+            self.network.dial(Node::Client(client), Node::Replica(to))
+        } else {
+            None
+        };
+        match dialed {
+            Some(link) => self.clients[client as usize].links[usize::from(to)] = Some(link),
+            None => self.client_redial(client, to),
+        }
+    }
+
+    fn client_redial(&mut self, client: u32, to: ReplicaIndex) {
+        let at = self.now() + REDIAL + self.random.below(REDIAL);
+        self.queue.push(at, Event::ClientDial { client, to });
+    }
+
+    // ── clients ─────────────────────────────────────────────────────────────────────────────
+
+    fn on_timer(&mut self, index: u32, timer: u64) {
+        let client = &mut self.clients[index as usize];
+        if timer != client.timer || client.is_done() {
+            return;
+        }
+        if !client.is_waiting() {
+            client.begin(self.acknowledged.highest());
+        }
+        self.transmit(index);
+    }
+
+    /// Sends what a client has in flight, if anything.
+    pub(super) fn transmit(&mut self, index: u32) {
+        let now = self.now();
+        let client = &mut self.clients[index as usize];
+        let Some((to, bytes, wait)) = client.transmit() else {
+            return;
+        };
+        let timer = client.timer;
+        let links: Vec<LinkId> = to
+            .iter()
+            .filter_map(|replica| client.links[*replica])
+            .collect();
+        let ping = client.ping(now);
+        let pinged: Vec<LinkId> = client.links.iter().flatten().copied().collect();
+        self.queue.push(
+            now + wait,
+            Event::Timer {
+                client: index,
+                timer,
+            },
+        );
+        let [a, b] = halves(bytes.first_chunk().expect("a message has a header"));
+        self.trace.record(now, &[6, u64::from(index), a, b], || {
+            format!("c{index} asks {to:?}, {} bytes", bytes.len())
+        });
+        for link in links {
+            let wake = self
+                .network
+                .send(link, Lane::Forward, Payload::Bytes(bytes.clone()), now);
+            self.arm(wake);
+        }
+        if let Some(ping) = ping {
+            for link in pinged {
+                let wake =
+                    self.network
+                        .send(link, Lane::Forward, Payload::Bytes(ping.clone()), now);
+                self.arm(wake);
+            }
+        }
+    }
+
+    fn on_answer(&mut self, index: u32, message: &Message, size: usize) -> Checked {
+        let client = &mut self.clients[index as usize];
+        let id = client.session.client();
+        match client.receive(message, size) {
+            Outcome::Nothing => return Ok(()),
+            Outcome::Violated(what) => {
+                return Err(Violation::new(
+                    "client protocol",
+                    format!("client {index}: {what}"),
+                ));
+            }
+            Outcome::Answered {
+                op,
+                request_checksum,
+                after,
+                register,
+            } => {
+                self.acknowledged
+                    .on_reply(&self.log, op, id, request_checksum, after)?;
+                if !register {
+                    let body = message.body_of_size(size - HEADER_SIZE);
+                    self.replies.on_reply(op, body)?;
+                }
+                let words = [7, u64::from(index), op];
+                let now = self.queue.now();
+                self.trace
+                    .record(now, &words, || format!("c{index} is told of op {op}"));
+            }
+            Outcome::Evicted(reason) => {
+                self.counts.evictions += 1;
+                hold!(
+                    self.options.client_count > self.options.sessions_max,
+                    "sessions",
+                    "client {index} is evicted ({reason}) although the table has room"
+                );
+                client.renew();
+            }
+        }
+        let timer = self.clients[index as usize].timer;
+        let at = self.now() + self.random.below(self.options.think_max.max(1));
+        self.queue.push(
+            at,
+            Event::Timer {
+                client: index,
+                timer,
+            },
+        );
+        Ok(())
+    }
+
+    // ── faults ──────────────────────────────────────────────────────────────────────────────
+
+    fn on_fault(&mut self) {
+        let fault = self.faults.draw();
+        let now = self.now();
+        self.counts.faults += 1;
+        self.trace.record(now, &[8, self.counts.faults], || {
+            format!("fault: {fault:?}")
+        });
+        match fault {
+            Fault::Crash { replica, down } => self.queue.push(now, Event::Crash { replica, down }),
+            Fault::Blackout { down_max } => {
+                for replica in 0..self.options.replica_count {
+                    let at = now + self.random.below(5 * MILLISECOND);
+                    let down = self.random.below(down_max);
+                    self.queue.push(at, Event::Crash { replica, down });
+                }
+            }
+            Fault::Partition { group, duration } => {
+                let bits = 0..self.options.replica_count;
+                let group: Vec<u8> = bits.filter(|r| group & 1 << r != 0).collect();
+                // Cables are pulled, or packets vanish while connections look well.
+                let noticed = self.random.below(2) == 0;
+                for (a, b) in self.pairs(&group) {
+                    self.cut_for(a, b, duration);
+                    self.cut_for(b, a, duration);
+                    if noticed {
+                        self.sever(a, b);
+                    }
+                }
+            }
+            Fault::OneWay { from, to, duration } => {
+                self.cut_for(Node::Replica(from), Node::Replica(to), duration);
+            }
+            Fault::Deaf { replica, duration } => {
+                for other in (0..self.options.replica_count).filter(|r| *r != replica) {
+                    self.cut_for(Node::Replica(other), Node::Replica(replica), duration);
+                }
+            }
+            Fault::Pause { replica, duration } => self.pause(replica, duration),
+            Fault::Clock { replica, jump } => self.set_clock(replica, jump),
+            Fault::Slow {
+                replica,
+                factor,
+                duration,
+            } => {
+                self.hosts[usize::from(replica)].speed = Speed::GOOD.slower(factor);
+                self.queue.push(now + duration, Event::Hurry { replica });
+            }
+        }
+        if let Some(wait) = self.faults.wait() {
+            self.queue.push(now + wait, Event::Fault);
+        }
+    }
+
+    fn cut_for(&mut self, from: Node, to: Node, duration: Instant) {
+        self.network.cut(from, to);
+        self.queue
+            .push(self.now() + duration, Event::Mend { from, to });
+    }
+}
+
+/// The message in a buffer of the receiver; `None` when it has none to spare.
+fn copy_into(pool: &Pool, payload: &Payload) -> Option<MessageMut> {
+    let (header, body): (&[u8; HEADER_SIZE], &[u8]) = match payload {
+        Payload::Pooled(message, size) => (
+            message.header_bytes(),
+            message.body_of_size(size - HEADER_SIZE),
+        ),
+        Payload::Bytes(bytes) => bytes.split_first_chunk().expect("a message has a header"),
+    };
+    let reserved = if is_ours(header) { 0 } else { BUFFERS_RESERVED };
+    if pool.free(body.len()) <= reserved {
+        return None;
+    }
+    let mut message = pool.acquire(body.len())?;
+    message.header_bytes_mut().copy_from_slice(header);
+    message.body_mut_of_size(body.len()).copy_from_slice(body);
+    Some(message)
+}
+
+/// A number that tells messages apart: their header's checksum.
+fn halves(header: &[u8; HEADER_SIZE]) -> [u64; 2] {
+    let half = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+    [half(0), half(8)]
+}
+
+fn words_of(input: &Input) -> [u64; 2] {
+    match input {
+        Input::Tick => [0, 0],
+        Input::Received {
+            connection: _,
+            message,
+        } => [1, halves(message.header_bytes())[0]],
+        Input::Closed { connection } => [2, connection.0],
+        Input::Peer { replica, connected } => [3, u64::from(*replica) * 2 + u64::from(*connected)],
+        Input::JournalWritten { token, .. } => [4, *token],
+        Input::JournalRead { token, .. } => [5, *token],
+        Input::SuperblockWritten { token, .. } => [6, *token],
+        Input::Done(done) => [7, done.op],
+        Input::CheckpointDone(done) => [8, done.op],
+    }
+}
+
+fn describe(message: &Message, size: usize) -> String {
+    if is_ours(message.header_bytes()) {
+        format!("{message:?}")
+    } else {
+        format!("{size} bytes to a client")
+    }
+}

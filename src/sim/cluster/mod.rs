@@ -1,0 +1,431 @@
+//! A whole cluster in one thread: machines, clients and the network between them, driven by one
+//! queue of events.
+//!
+//! ```text
+//!            ┌─────────────── queue: the next event ◄──────────────────┐
+//!            ▼                                                         │
+//!   tick, done, arrival ──► Host ──► Replica::on_input ──► outputs ──► network, later
+//!   timer, arrival ───────► Client ──► request, retry ───────────────► network
+//!   fault ────────────────► crash, cut, pause, …
+//! ```
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | here | the parts, and everything that a test may do to them: the vocabulary of scenarios |
+//! | `events` | what happens at each event |
+//! | `rest` | how a run ends: everything mends, everybody catches up, all is counted |
+//!
+//! Checkers watch all along; the first violation ends the run.
+
+mod events;
+mod rest;
+
+use std::collections::BTreeSet;
+
+use super::check::{Acknowledged, AtMostOnce, Digests, OneLog, Replies, Violation};
+use super::client::{Bytes, Client};
+use super::clock::Clock;
+use super::faults::Faults;
+use super::host::{Host, Later};
+use super::network::{LinkId, Network, Node, Wake};
+use super::options::{Options, Report};
+use super::queue::{Instant, MILLISECOND, Queue, SECOND};
+use super::random::{Random, Stream};
+use super::trace::{Fingerprint, Trace};
+use super::workload::Workload;
+use crate::message::{Message, PoolConfig};
+use crate::protocol::ReplicaIndex;
+use crate::replica::superblock::Identity;
+use crate::replica::{Progress, TICK_NS};
+
+/// The cluster that is simulated.
+const CLUSTER: u128 = 0x5741_4d50;
+
+/// States are compared at operations that are multiples of this.
+const DIGEST_INTERVAL: u64 = 16;
+
+type Checked<T = ()> = Result<T, Violation>;
+
+/// A message on its way.
+#[derive(Debug, Clone)]
+enum Payload {
+    /// From a replica, in its own buffer: so many bytes of header and body.
+    Pooled(Message, usize),
+    /// From a client.
+    Bytes(Bytes),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Tick {
+        replica: ReplicaIndex,
+        life: u32,
+    },
+    Done {
+        replica: ReplicaIndex,
+        life: u32,
+        later: Later,
+    },
+    Wake(Wake),
+    /// A replica dials another.
+    Dial {
+        from: ReplicaIndex,
+        life: u32,
+        to: ReplicaIndex,
+    },
+    ClientDial {
+        client: u32,
+        to: ReplicaIndex,
+    },
+    /// A client wants to ask, or to ask again.
+    Timer {
+        client: u32,
+        timer: u64,
+    },
+    /// The next fault is due.
+    Fault,
+    Start {
+        replica: ReplicaIndex,
+    },
+    Crash {
+        replica: ReplicaIndex,
+        down: Instant,
+    },
+    Mend {
+        from: Node,
+        to: Node,
+    },
+    Hurry {
+        replica: ReplicaIndex,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Simulation {
+    options: Options,
+    queue: Queue<Event>,
+    trace: Trace,
+    network: Network<Payload>,
+    hosts: Vec<Host>,
+    clients: Vec<Client>,
+    faults: Faults,
+    /// Delays of dialing, thinking and the like.
+    random: Random,
+    /// By dialer and listener.
+    peers: Vec<Vec<Option<LinkId>>>,
+    /// Processes that do not run, and until when.
+    paused: Vec<Instant>,
+    /// Nothing is drawn any more; what is broken mends.
+    calm: bool,
+    log: OneLog,
+    at_most_once: AtMostOnce,
+    acknowledged: Acknowledged,
+    replies: Replies,
+    digests: Digests,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    starts: u64,
+    checkpoints: BTreeSet<u64>,
+    views: u32,
+    faults: u64,
+    evictions: u64,
+}
+
+impl Simulation {
+    /// A cluster with formatted disks, switched on, and clients that have not begun.
+    ///
+    /// # Errors
+    /// A replica that does not start.
+    pub fn new(options: Options, seed: u64) -> Checked<Self> {
+        let stream = |stream, index| Random::new(seed, stream, index);
+        let mut clocks = stream(Stream::Clocks, 0);
+        let hosts = (0..options.replica_count).map(|replica| {
+            let drift = i64::try_from(clocks.below(400)).expect("small") - 200;
+            let offset = i64::try_from(clocks.below(SECOND)).expect("small");
+            let clock = Clock::new(drift, clocks.below(1_000 * SECOND), offset);
+            let identity = Identity {
+                cluster: CLUSTER,
+                replica,
+                replica_count: options.replica_count,
+                sessions_max: options.sessions_max,
+                segment_size: options.segment_size,
+                segment_count: options.segment_count,
+                journal_id: u128::from(replica) + 1,
+            };
+            let pool = PoolConfig {
+                huge_pages: false,
+                ..PoolConfig::for_sessions(options.sessions_max as usize)
+            };
+            let random = stream(Stream::Disks, u64::from(replica));
+            Host::new(&identity, pool, clock, random)
+        });
+        let clients = (0..options.client_count).map(|index| {
+            let work = stream(Stream::Clients, u64::from(index));
+            let workload = Workload::new(options.mixture, u64::from(index), work);
+            let random = stream(Stream::Clients, 1_000 + u64::from(index));
+            let (count, requests) = (options.replica_count, options.requests);
+            Client::new(index, CLUSTER, count, requests, workload, random)
+        });
+        let count = usize::from(options.replica_count);
+        let faults = stream(Stream::Faults, 0);
+        let mut simulation = Self {
+            options,
+            queue: Queue::default(),
+            trace: Trace::new(options.lines_max),
+            network: Network::new(options.quality, stream(Stream::Network, 0)),
+            hosts: hosts.collect(),
+            clients: clients.collect(),
+            faults: Faults::new(options.faults, options.replica_count, faults),
+            random: stream(Stream::Network, 1),
+            peers: vec![vec![None; count]; count],
+            paused: vec![0; count],
+            calm: false,
+            log: OneLog::new(options.replica_count, crate::vsr::root_checksum(CLUSTER)),
+            at_most_once: AtMostOnce::default(),
+            acknowledged: Acknowledged::default(),
+            replies: Replies::default(),
+            digests: Digests::new(DIGEST_INTERVAL),
+            counts: Counts::default(),
+        };
+        for replica in 0..options.replica_count {
+            simulation.start(replica)?;
+        }
+        for client in 0..options.client_count {
+            for to in 0..options.replica_count {
+                simulation.queue.push(0, Event::ClientDial { client, to });
+            }
+        }
+        Ok(simulation)
+    }
+
+    // ── the run ─────────────────────────────────────────────────────────────────────────────
+
+    /// Lets the clients ask, breaks things as planned, lets them mend, and looks at the result.
+    ///
+    /// # Errors
+    /// The first property that did not hold.
+    pub fn run(&mut self) -> Checked<Report> {
+        self.begin_clients();
+        if let Some(wait) = self.faults.wait() {
+            self.queue.push(wait, Event::Fault);
+        }
+        if self.options.faults_for > 0 {
+            self.run_for(self.options.faults_for)?;
+        } else {
+            self.run_until(self.options.calm_max, Self::clients_done)?;
+        }
+        self.finish()
+    }
+
+    /// Runs for a time.
+    ///
+    /// # Errors
+    /// The first property that did not hold.
+    pub fn run_for(&mut self, duration: Instant) -> Checked {
+        let end = self.now() + duration;
+        while self.queue.next_at().is_some_and(|at| at <= end) {
+            self.step()?;
+        }
+        self.queue.advance(end);
+        Ok(())
+    }
+
+    /// Runs until something is so, for at most `bound`; whether it came to be.
+    ///
+    /// # Errors
+    /// The first property that did not hold.
+    pub fn run_until(
+        &mut self,
+        bound: Instant,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) -> Checked<bool> {
+        let end = self.now() + bound;
+        while !condition(self) {
+            if self.now() >= end {
+                return Ok(false);
+            }
+            self.run_for(TICK_NS / 2)?;
+        }
+        Ok(true)
+    }
+
+    pub fn now(&self) -> Instant {
+        self.queue.now()
+    }
+
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.trace.fingerprint()
+    }
+
+    /// The last lines of the trace, if any are kept.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.trace.lines()
+    }
+
+    // ── the vocabulary of scenarios ─────────────────────────────────────────────────────────
+
+    /// All clients begin to ask, as long as they have requests left.
+    pub fn begin_clients(&mut self) {
+        for client in &self.clients {
+            let at = self.queue.now() + self.random.below(100 * MILLISECOND);
+            let (client, timer) = (client.index, client.timer);
+            self.queue.push(at, Event::Timer { client, timer });
+        }
+    }
+
+    /// Gives every client so many more requests, and lets it begin.
+    pub fn submit(&mut self, requests: u64) {
+        for client in &mut self.clients {
+            client.requests_left += requests;
+        }
+        self.begin_clients();
+    }
+
+    /// Nobody waits and nobody has anything left to ask.
+    pub fn clients_done(&self) -> bool {
+        self.clients.iter().all(Client::is_done)
+    }
+
+    /// Answers that clients have got.
+    pub fn replies(&self) -> u64 {
+        self.clients.iter().map(|client| client.replies).sum()
+    }
+
+    /// The last operation that any replica has committed.
+    pub fn committed(&self) -> u64 {
+        self.log.head()
+    }
+
+    /// Where a replica stands; `None` when it is off.
+    pub fn progress(&self, replica: ReplicaIndex) -> Option<Progress> {
+        Some(self.hosts[usize::from(replica)].replica()?.progress())
+    }
+
+    /// The replica that takes requests, in the latest view that has one.
+    pub fn primary(&self) -> Option<ReplicaIndex> {
+        (0..self.options.replica_count)
+            .filter_map(|replica| Some((self.progress(replica)?, replica)))
+            .filter(|(progress, _)| progress.serving)
+            .max_by_key(|(progress, _)| progress.view)
+            .map(|(_, replica)| replica)
+    }
+
+    /// Power off, at this instant.
+    pub fn crash(&mut self, replica: ReplicaIndex) {
+        let now = self.now();
+        let host = &mut self.hosts[usize::from(replica)];
+        if !host.is_up() {
+            return;
+        }
+        host.crash();
+        self.trace.record(now, &[1, u64::from(replica)], || {
+            format!("r{replica} crashes")
+        });
+        self.peers[usize::from(replica)].fill(None);
+        let node = Node::Replica(replica);
+        for link in self.network.links_of(node) {
+            let wake = self.network.close(link, node, now);
+            self.arm(wake);
+        }
+    }
+
+    /// Power on, if it is off.
+    ///
+    /// # Errors
+    /// A replica that refuses to start.
+    pub fn start(&mut self, replica: ReplicaIndex) -> Checked {
+        let now = self.now();
+        let host = &mut self.hosts[usize::from(replica)];
+        if host.is_up() {
+            return Ok(());
+        }
+        let (checkpoint, reaction) = host.start(now).map_err(|error| {
+            Violation::new(
+                "start",
+                format!("replica {replica} refuses to start: {error}"),
+            )
+        })?;
+        let life = host.life;
+        self.counts.starts += 1;
+        let what = [2, u64::from(replica), checkpoint];
+        self.trace.record(now, &what, || {
+            format!("r{replica} starts from op {checkpoint}")
+        });
+        self.log.on_start(replica, checkpoint)?;
+        self.queue
+            .push(now + TICK_NS, Event::Tick { replica, life });
+        for to in (0..self.options.replica_count).filter(|to| *to != replica) {
+            self.queue.push(
+                now,
+                Event::Dial {
+                    from: replica,
+                    life,
+                    to,
+                },
+            );
+        }
+        self.react(replica, reaction)
+    }
+
+    /// Nothing passes between the replicas of the group and the others; connections break.
+    pub fn partition(&mut self, group: &[ReplicaIndex]) {
+        for (a, b) in self.pairs(group) {
+            self.network.cut(a, b);
+            self.network.cut(b, a);
+            self.sever(a, b);
+        }
+    }
+
+    /// What one replica sends to another vanishes, while everything looks well.
+    pub fn cut(&mut self, from: ReplicaIndex, to: ReplicaIndex) {
+        self.network.cut(Node::Replica(from), Node::Replica(to));
+    }
+
+    /// All cuts are over.
+    pub fn heal(&mut self) {
+        self.network.heal();
+    }
+
+    /// A process does not run for a while; the rest of its machine does.
+    pub fn pause(&mut self, replica: ReplicaIndex, duration: Instant) {
+        let until = self.now() + duration;
+        let paused = &mut self.paused[usize::from(replica)];
+        *paused = until.max(*paused);
+    }
+
+    /// Sets the wall clock of a machine forward, or back.
+    pub fn set_clock(&mut self, replica: ReplicaIndex, jump: i64) {
+        self.hosts[usize::from(replica)].clock.jump(jump);
+    }
+
+    /// Every pair of one replica in the group and one outside.
+    fn pairs(&self, group: &[ReplicaIndex]) -> Vec<(Node, Node)> {
+        let all = 0..self.options.replica_count;
+        let (inside, outside): (Vec<_>, Vec<_>) = all.partition(|r| group.contains(r));
+        let pairs = |a: ReplicaIndex| {
+            outside
+                .iter()
+                .map(move |b| (Node::Replica(a), Node::Replica(*b)))
+        };
+        inside.into_iter().flat_map(pairs).collect()
+    }
+
+    fn sever(&mut self, a: Node, b: Node) {
+        let now = self.now();
+        for link in self.network.links_between(a, b) {
+            for wake in self.network.sever(link, now) {
+                self.arm(wake);
+            }
+        }
+    }
+
+    fn arm(&mut self, wake: Option<Wake>) {
+        if let Some(wake) = wake {
+            self.queue.push(wake.at, Event::Wake(wake));
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! How a run ends: faults stop, what is broken mends, everybody catches up within a bound, and what
+//! was promised is counted.
+
+use super::super::check::{Liveness, check_pool, hold};
+use super::super::host::Speed;
+use super::super::network::{Network, Quality};
+use super::super::options::Report;
+use super::super::queue::Queue;
+use super::super::random::{Random, Stream};
+use super::{Checked, Event, Simulation};
+use crate::protocol::ReplicaIndex;
+use crate::replica::TICK_NS;
+use crate::vsr::Status;
+
+impl Simulation {
+    /// Ends all faults, waits until everybody has caught up, and checks what must hold at rest.
+    /// Nothing is left of the cluster afterwards.
+    ///
+    /// # Errors
+    /// The first property that did not hold.
+    pub fn finish(&mut self) -> Checked<Report> {
+        self.calm = true;
+        self.network.heal();
+        self.network.set_quality(Quality::GOOD);
+        let now = self.now();
+        self.paused.fill(now);
+        for replica in 0..self.options.replica_count {
+            self.hosts[usize::from(replica)].speed = Speed::GOOD;
+            self.start(replica)?;
+        }
+        // What is asked already must be answered; how long the rest would take is nobody's promise.
+        for client in &mut self.clients {
+            client.requests_left = 0;
+        }
+        let liveness = Liveness::new(self.options.calm_max, now);
+        self.wait(liveness)?;
+        for index in 0..self.options.client_count {
+            self.ask_for_accounts(index);
+        }
+        self.wait(liveness)?;
+        self.check_at_rest()?;
+        let report = self.report();
+        self.switch_off()?;
+        Ok(report)
+    }
+
+    fn wait(&mut self, liveness: Liveness) -> Checked {
+        while let Some(lacking) = self.lacking() {
+            if let Err(mut violation) = liveness.at(self.now(), Some(&lacking)) {
+                for replica in 0..self.options.replica_count {
+                    let running = self.hosts[usize::from(replica)].replica();
+                    let base = running.map(|r| r.vsr().log().base());
+                    let progress = self.progress(replica);
+                    violation.what += &format!("\n  replica {replica}: base {base:?} {progress:?}");
+                }
+                return Err(violation);
+            }
+            self.run_for(5 * TICK_NS)?;
+        }
+        Ok(())
+    }
+
+    /// What is still to be done, if anything is.
+    fn lacking(&self) -> Option<String> {
+        if let Some(client) = self.clients.iter().find(|client| !client.is_done()) {
+            let left = client.requests_left;
+            return Some(format!(
+                "client {} waits, {left} requests left",
+                client.index
+            ));
+        }
+        let committed = self.log.head();
+        for replica in self.reachable() {
+            let progress = self.progress(replica)?;
+            let at_rest = progress.status == Status::Normal
+                && progress.executed == committed
+                && progress.head == committed;
+            if !at_rest {
+                return Some(format!("replica {replica} of op {committed}: {progress:?}"));
+            }
+        }
+        None
+    }
+
+    /// The replicas that can catch up through the log. One that lacks what the primary's journal no
+    /// longer holds needs the checkpoint itself, and replicas do not send theirs yet.
+    fn reachable(&self) -> Vec<ReplicaIndex> {
+        let log = |replica: ReplicaIndex| {
+            let host = &self.hosts[usize::from(replica)];
+            host.replica().map(|running| running.vsr().log())
+        };
+        let base = self.primary().and_then(log).map_or(0, |log| log.base());
+        let within = |replica: &ReplicaIndex| log(*replica).is_some_and(|log| log.head() >= base);
+        (0..self.options.replica_count).filter(within).collect()
+    }
+
+    /// Every client that has a session looks at everything; the model knows what it must see.
+    fn ask_for_accounts(&mut self, index: u32) {
+        let client = &mut self.clients[index as usize];
+        if client.session.is_registered() {
+            let work = client.workload.lookup_all_accounts();
+            client.ask(&work, self.acknowledged.highest());
+            self.transmit(index);
+        }
+    }
+
+    fn check_at_rest(&mut self) -> Checked {
+        self.replies.check_books()?;
+        for replica in self.reachable() {
+            let host = &self.hosts[usize::from(replica)];
+            let progress = host.replica().map(|r| r.progress()).expect("all are up");
+            self.acknowledged.at_rest(replica, progress.executed)?;
+            let digest = host.digest().expect("all are up");
+            self.digests.on_state(replica, progress.executed, digest)?;
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            fingerprint: self.trace.fingerprint(),
+            simulated: self.now(),
+            committed: self.log.head(),
+            acknowledged: self.acknowledged.count,
+            views: self.counts.views,
+            starts: self.counts.starts,
+            checkpoints: self.counts.checkpoints.iter().filter(|op| **op > 0).count() as u64,
+            digests_compared: self.digests.compared,
+            faults: self.counts.faults,
+            evictions: self.counts.evictions,
+            stranded: usize::from(self.options.replica_count) - self.reachable().len(),
+        }
+    }
+
+    /// Everything goes; every buffer must have come back.
+    fn switch_off(&mut self) -> Checked {
+        self.queue = Queue::<Event>::default();
+        let random = Random::new(0, Stream::Network, 0);
+        self.network = Network::new(Quality::GOOD, random);
+        for host in &mut self.hosts {
+            host.crash();
+            for pool in host.pools.drain(..) {
+                check_pool(host.index, &pool)?;
+            }
+        }
+        hold!(
+            self.network.waiting() == 0,
+            "bounds",
+            "messages are left in the network"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,409 @@
+//! One machine of the cluster: disks that survive a crash, and a replica that does not.
+//!
+//! ```text
+//!   Host ── clock, journal device, superblock, storage      survive
+//!     └─ Running ── replica, executor, pool, tasks          lost in a crash, made anew by `open`
+//! ```
+//!
+//! The host carries out what a replica asks of its machine: writes, reads, tasks. It decides how
+//! long each takes and leaves the waiting to its owner, as a [`Later`]; what leaves the machine
+//! (messages) goes through untouched. A crash keeps an arbitrary subset of the sectors of every
+//! write in flight, and of a checkpoint being written any number of whole files.
+//!
+//! The start goes through the production `open`; a replica that refuses to start here is a bug.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use stampede_journal::device::memory::MemoryDevice;
+use stampede_journal::device::{Device, ReadAt};
+
+use super::clock::Clock;
+use super::disk::SuperblockDisk;
+use super::queue::{Instant, MICROSECOND};
+use super::random::{MILLION, Random};
+use crate::machine::ledger::Ledger;
+use crate::message::{Message, MessageMut, Op, Pool, PoolConfig};
+use crate::protocol::ReplicaIndex;
+use crate::replica::Replica;
+use crate::replica::executor::{CheckpointTask, Executor, Task};
+use crate::replica::io::{Input, Output};
+use crate::replica::open::{OpenError, journal_config, open};
+use crate::replica::superblock::{Identity, State};
+use crate::store::MemoryStorage;
+
+/// Something that this machine will have done, if it does not crash before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Later {
+    JournalWritten {
+        token: u64,
+    },
+    JournalRead {
+        token: u64,
+    },
+    SuperblockWritten {
+        token: u64,
+    },
+    /// The executor's oldest task.
+    Executed,
+    /// The builder's checkpoint.
+    Built,
+}
+
+/// How long things take on a machine; mostly little, sometimes all of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Speed {
+    pub write_max: Instant,
+    pub read_max: Instant,
+    pub execute_max: Instant,
+    pub build_max: Instant,
+}
+
+impl Speed {
+    /// So many times slower.
+    #[must_use]
+    pub(crate) fn slower(self, factor: u64) -> Self {
+        Self {
+            write_max: self.write_max * factor,
+            read_max: self.read_max * factor,
+            execute_max: self.execute_max * factor,
+            build_max: self.build_max * factor,
+        }
+    }
+
+    /// A machine with a good disk.
+    pub(crate) const GOOD: Self = Self {
+        write_max: 300 * MICROSECOND,
+        read_max: 150 * MICROSECOND,
+        execute_max: 100 * MICROSECOND,
+        build_max: 20_000 * MICROSECOND,
+    };
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub index: ReplicaIndex,
+    /// Counts starts: what was asked for in an earlier life is of no interest any more.
+    pub life: u32,
+    pub clock: Clock,
+    pub speed: Speed,
+    random: Random,
+    pool_config: PoolConfig,
+    journal: MemoryDevice<Message>,
+    superblock: SuperblockDisk,
+    storage: MemoryStorage,
+    running: Option<Running>,
+    /// Pools of former lives: messages of theirs may still be under way.
+    pub pools: Vec<Pool>,
+}
+
+#[derive(Debug)]
+struct Running {
+    replica: Replica,
+    executor: Executor,
+    pool: Pool,
+    /// The front one is being worked on.
+    tasks: VecDeque<Task>,
+    checkpoints: VecDeque<CheckpointTask>,
+    reads: BTreeMap<u64, Read>,
+}
+
+#[derive(Debug)]
+struct Read {
+    file: u32,
+    offset: u64,
+    size: usize,
+    message: MessageMut,
+}
+
+/// What a replica did with an input, as far as the world has to know.
+#[derive(Debug, Default)]
+pub(crate) struct Reaction {
+    /// To be called back, and when.
+    pub later: Vec<(Instant, Later)>,
+    /// What is not the machine's own business: messages, connections, the end.
+    pub outputs: Vec<Output>,
+    /// Prepares handed to the executor: committed, as far as this replica is concerned.
+    pub committed: Vec<Message>,
+    /// The machine's state is as of this operation, for the first time in this life.
+    pub executed: Option<Op>,
+}
+
+impl Host {
+    /// A machine with freshly formatted disks, switched off.
+    pub(crate) fn new(
+        identity: &Identity,
+        pool_config: PoolConfig,
+        clock: Clock,
+        random: Random,
+    ) -> Self {
+        let state = State::format(identity);
+        Self {
+            index: identity.replica,
+            life: 0,
+            clock,
+            speed: Speed::GOOD,
+            random,
+            pool_config,
+            journal: MemoryDevice::new(&journal_config(&state)),
+            superblock: SuperblockDisk::new(state.encode_file()),
+            storage: MemoryStorage::default(),
+            running: None,
+            pools: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(crate) fn replica(&self) -> Option<&Replica> {
+        self.running.as_ref().map(|running| &running.replica)
+    }
+
+    pub(crate) fn pool(&self) -> Option<&Pool> {
+        self.running.as_ref().map(|running| &running.pool)
+    }
+
+    /// The digest of the machine's state, which is as of the last executed operation.
+    pub(crate) fn digest(&self) -> Option<u128> {
+        self.running
+            .as_ref()
+            .map(|running| running.executor.machine().digest())
+    }
+
+    /// Switches on: opens what the disks hold, and starts. Gives the checkpoint it starts from.
+    ///
+    /// # Errors
+    /// What `open` says: a replica must be able to start after any crash.
+    pub(crate) fn start(&mut self, now: Instant) -> Result<(Op, Reaction), OpenError> {
+        assert!(self.running.is_none());
+        self.life += 1;
+        let state = State::decode_file(self.superblock.image())
+            .expect("four copies are written one after the other, and three of them stay whole");
+        let pool = Pool::new(&self.pool_config).expect("the test machine has the memory");
+        let opened = open::<Ledger>(
+            state,
+            Ledger::default,
+            &mut self.journal,
+            &self.storage,
+            &pool,
+        )?;
+        self.pools.retain(|pool| !pool.is_whole());
+        self.pools.push(pool.clone());
+        self.running = Some(Running {
+            replica: opened.replica,
+            executor: opened.executor,
+            pool,
+            tasks: VecDeque::new(),
+            checkpoints: VecDeque::new(),
+            reads: BTreeMap::new(),
+        });
+        let time = self.clock.at(now);
+        let mut outputs = Vec::new();
+        if let Some(running) = &mut self.running {
+            running.replica.start(time, &mut outputs);
+        }
+        Ok((state.checkpoint_op, self.react(outputs, now)))
+    }
+
+    /// The power goes, at this instant.
+    pub(crate) fn crash(&mut self) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let random = &mut self.random;
+        self.journal.crash(|_| random.chance(MILLION / 2));
+        self.superblock.crash(random);
+        if let Some(checkpoint) = running.checkpoints.into_iter().next() {
+            // The builder was somewhere in the middle: a number of its writes have been done.
+            self.storage.fail_writes_after(Some(random.skewed(40)));
+            drop(checkpoint.write(&mut self.storage));
+            self.storage.fail_writes_after(None);
+        }
+        self.storage.crash();
+    }
+
+    /// Hands an input to the replica.
+    pub(crate) fn input(&mut self, input: Input, now: Instant) -> Reaction {
+        let time = self.clock.at(now);
+        let Some(running) = &mut self.running else {
+            return Reaction::default();
+        };
+        let mut outputs = Vec::new();
+        running.replica.on_input(input, time, &mut outputs);
+        self.react(outputs, now)
+    }
+
+    /// Something of this life is done.
+    pub(crate) fn done(&mut self, later: Later, now: Instant) -> Reaction {
+        let Some(running) = &mut self.running else {
+            return Reaction::default();
+        };
+        let input = match later {
+            Later::JournalWritten { token } => {
+                let completion = self.journal.complete(token);
+                Input::JournalWritten {
+                    token,
+                    result: completion.result,
+                }
+            }
+            Later::JournalRead { token } => {
+                let read = running
+                    .reads
+                    .remove(&token)
+                    .expect("a read that was started");
+                Self::read(&mut self.journal, token, read)
+            }
+            Later::SuperblockWritten { token } => {
+                self.superblock.complete(token);
+                Input::SuperblockWritten {
+                    token,
+                    result: Ok(crate::limits::SECTOR_SIZE),
+                }
+            }
+            Later::Executed => return self.execute(now),
+            Later::Built => {
+                let task = running
+                    .checkpoints
+                    .pop_front()
+                    .expect("a checkpoint under way");
+                let input = Input::CheckpointDone(task.write(&mut self.storage));
+                let mut reaction = self.input(input, now);
+                self.build_next(now, &mut reaction);
+                return reaction;
+            }
+        };
+        self.input(input, now)
+    }
+
+    fn read(journal: &mut MemoryDevice<Message>, token: u64, read: Read) -> Input {
+        let Read {
+            file,
+            offset,
+            size,
+            mut message,
+        } = read;
+        assert!(size <= message.frame_capacity());
+        // SAFETY: the frame has at least `size` bytes, and this is its only handle.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(message.frame_ptr(), size) };
+        let result = journal.read_at(file, offset, bytes).map(|()| size);
+        Input::JournalRead {
+            token,
+            message,
+            result,
+        }
+    }
+
+    fn execute(&mut self, now: Instant) -> Reaction {
+        let Some(running) = &mut self.running else {
+            return Reaction::default();
+        };
+        let task = running.tasks.pop_front().expect("a task under way");
+        let done = running.executor.run(task);
+        let more = !running.tasks.is_empty();
+        let mut reaction = Reaction::default();
+        if let Some(done) = done {
+            let op = done.op;
+            reaction = self.input(Input::Done(done), now);
+            reaction.executed = Some(op);
+        }
+        if more {
+            reaction
+                .later
+                .push((self.execution_ends(now), Later::Executed));
+        }
+        reaction
+    }
+
+    fn build_next(&mut self, now: Instant, reaction: &mut Reaction) {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| !running.checkpoints.is_empty())
+        {
+            let at = now + self.random.skewed(self.speed.build_max);
+            reaction.later.push((at, Later::Built));
+        }
+    }
+
+    fn execution_ends(&mut self, now: Instant) -> Instant {
+        now + MICROSECOND + self.random.skewed(self.speed.execute_max)
+    }
+
+    /// Starts what the replica asked of its machine; passes on the rest.
+    fn react(&mut self, outputs: Vec<Output>, now: Instant) -> Reaction {
+        let mut reaction = Reaction::default();
+        for output in outputs {
+            self.carry_out(output, now, &mut reaction);
+        }
+        reaction
+    }
+
+    fn carry_out(&mut self, output: Output, now: Instant, reaction: &mut Reaction) {
+        let running = self.running.as_mut().expect("whoever asks is running");
+        match output {
+            Output::JournalWrite(write) => {
+                let token = write.token;
+                let bytes = write.len as u64;
+                self.journal
+                    .submit(write)
+                    .expect("the device takes any number of writes");
+                // A gigabyte a second, and whatever else the disk is doing.
+                let at = now + MICROSECOND + bytes + self.random.skewed(self.speed.write_max);
+                reaction.later.push((at, Later::JournalWritten { token }));
+            }
+            Output::JournalRead {
+                token,
+                file,
+                offset,
+                size,
+                message,
+            } => {
+                let before = running.reads.insert(
+                    token,
+                    Read {
+                        file,
+                        offset,
+                        size,
+                        message,
+                    },
+                );
+                assert!(before.is_none(), "a read token was used twice");
+                let at = now + MICROSECOND + self.random.skewed(self.speed.read_max);
+                reaction.later.push((at, Later::JournalRead { token }));
+            }
+            Output::SuperblockWrite {
+                token,
+                offset,
+                sector,
+            } => {
+                self.superblock.start(token, offset, Box::new(sector.0));
+                let at = now + MICROSECOND + self.random.skewed(self.speed.write_max);
+                reaction
+                    .later
+                    .push((at, Later::SuperblockWritten { token }));
+            }
+            Output::Task(task) => {
+                if let Task::Apply { prepare, .. } = &task {
+                    reaction.committed.push(prepare.clone());
+                }
+                running.tasks.push_back(task);
+                if running.tasks.len() == 1 {
+                    let at = self.execution_ends(now);
+                    reaction.later.push((at, Later::Executed));
+                }
+            }
+            Output::Checkpoint(task) => {
+                running.checkpoints.push_back(task);
+                if running.checkpoints.len() == 1 {
+                    self.build_next(now, reaction);
+                }
+            }
+            Output::SendReplica { .. }
+            | Output::SendClient { .. }
+            | Output::Close { .. }
+            | Output::Stop(_) => reaction.outputs.push(output),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! How a run is made up, and what it did.
+
+use super::faults::FaultPlan;
+use super::network::Quality;
+use super::queue::{Instant, MILLISECOND, SECOND};
+use super::random::{Random, Stream};
+use super::trace::Fingerprint;
+use super::workload::Mixture;
+
+/// How a run is made up.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    pub replica_count: u8,
+    pub client_count: u32,
+    /// Made by each client.
+    pub requests: u64,
+    /// Between an answer and the next request, at most.
+    pub think_max: Instant,
+    pub sessions_max: u32,
+    pub segment_size: u64,
+    pub segment_count: u32,
+    pub mixture: Mixture,
+    pub quality: Quality,
+    pub faults: FaultPlan,
+    /// Faults go on for this long; then everything must become well.
+    pub faults_for: Instant,
+    /// How long it may take to become well.
+    pub calm_max: Instant,
+    /// Lines of trace kept for reading.
+    pub lines_max: usize,
+}
+
+impl Options {
+    /// Three replicas and nothing that fails.
+    pub const CALM: Self = Self {
+        replica_count: 3,
+        client_count: 4,
+        requests: 100,
+        think_max: 20 * MILLISECOND,
+        sessions_max: 16,
+        segment_size: 4 << 20,
+        segment_count: 12,
+        mixture: Mixture::ORDINARY,
+        quality: Quality::GOOD,
+        faults: FaultPlan::NONE,
+        faults_for: 0,
+        calm_max: 60 * SECOND,
+        lines_max: 0,
+    };
+
+    /// A mixture of everything, drawn from the seed.
+    pub fn random(seed: u64) -> Self {
+        let mut random = Random::new(seed, Stream::Options, 0);
+        let lossy = random.below(3) == 0;
+        let crowded = random.below(8) == 0;
+        let requests = *random.pick(&[100, 400, 2_000]);
+        let small = |number| u32::try_from(number).expect("a small number");
+        Self {
+            replica_count: *random.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 6]),
+            client_count: small(random.between(1, if crowded { 24 } else { 8 })),
+            requests: 20 + random.skewed(requests),
+            think_max: *random.pick(&[0, MILLISECOND, 20 * MILLISECOND, 200 * MILLISECOND]),
+            mixture: Mixture {
+                accounts: *random.pick(&[2, 40, 1_000]),
+                events_max: *random.pick(&[1, 12, 100, 500]),
+                full: *random.pick(&[0, 1_000, 1_000, 30_000]),
+                ..Mixture::ORDINARY
+            },
+            quality: Quality {
+                delay_extra: *random.pick(&[MILLISECOND / 2, 5 * MILLISECOND, 50 * MILLISECOND]),
+                loss: if lossy {
+                    small(random.skewed(60_000))
+                } else {
+                    0
+                },
+                duplication: if lossy {
+                    small(random.skewed(60_000))
+                } else {
+                    0
+                },
+                ..Quality::GOOD
+            },
+            sessions_max: if crowded { 6 } else { 16 },
+            segment_count: *random.pick(&[12, 12, 20]),
+            faults: FaultPlan {
+                interval_max: *random.pick(&[100, 500, 3_000, 10_000]) * MILLISECOND,
+                ..FaultPlan::ALL
+            },
+            faults_for: random.between(2, 20) * SECOND,
+            ..Self::CALM
+        }
+    }
+}
+
+/// What a run did. Equal for equal seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    pub fingerprint: Fingerprint,
+    pub simulated: Instant,
+    pub committed: u64,
+    pub acknowledged: u64,
+    /// The last view that began.
+    pub views: u32,
+    pub starts: u64,
+    /// Different checkpoints that replicas referred to.
+    pub checkpoints: u64,
+    pub digests_compared: u64,
+    pub faults: u64,
+    pub evictions: u64,
+    /// Replicas that ended too far behind for the others' journals.
+    pub stranded: usize,
+}
