@@ -4,6 +4,8 @@
 //! pendings resolved twice, chains that break late, limits that bite. Between operations the ledger
 //! is checkpointed and restored; the restored machine and one that was never restored must agree.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 use stampede_client::wire::operation::{Form, Operation};
 use stampede_client::wire::{Account, CreateResult, Transfer};
@@ -41,12 +43,15 @@ fn flags(bits: &'static [(u32, u16)]) -> impl Strategy<Value = u16> {
 }
 
 fn account_id() -> impl Strategy<Value = u128> {
-    prop_oneof![40 => 1u128..8, 1 => Just(0), 1 => Just(u128::MAX), 2 => 8u128..40]
+    prop_oneof![80 => 1u128..8, 1 => Just(0), 1 => Just(u128::MAX), 2 => 8u128..40]
 }
 
 fn transfer_id() -> impl Strategy<Value = u128> {
-    prop_oneof![30 => 1u128..40, 30 => 40u128..2000, 1 => Just(0), 1 => Just(u128::MAX)]
+    prop_oneof![4 => PENDING_IDS, 50 => 200u128..3000, 1 => Just(0), 1 => Just(u128::MAX)]
 }
+
+/// Where the ids of pending transfers usually lie.
+const PENDING_IDS: Range<u128> = 1..25;
 
 fn rarely<T: Clone + std::fmt::Debug + 'static>(
     usual: T,
@@ -57,7 +62,7 @@ fn rarely<T: Clone + std::fmt::Debug + 'static>(
 
 /// Timestamps of imported events, within what the clock of a history reaches.
 fn imported_timestamp() -> impl Strategy<Value = u64> {
-    prop_oneof![20 => 1u64..1_000_400, 1 => Just(0), 1 => Just(u64::MAX), 1 => Just(1 << 62)]
+    prop_oneof![5 => 1u64..1_000_400, 15 => 1_000_000u64..1_000_400, 1 => Just(0), 1 => Just(u64::MAX), 1 => Just(1 << 62)]
 }
 
 prop_compose! {
@@ -97,14 +102,14 @@ prop_compose! {
 
 prop_compose! {
     fn transfer(imported: bool)(
-        id in transfer_id(),
+        (other_id, phase_id) in (transfer_id(), PENDING_IDS),
         (debit, credit) in (account_id(), account_id()),
         amount in prop_oneof![
             20 => 0u128..20, 2 => Just(u128::MAX), 2 => Just(u128::MAX / 2), 1 => Just(u128::MAX - 3)
         ],
         kind in prop_oneof![10 => Just(0u16), 8 => Just(2), 6 => Just(4), 5 => Just(8), 1 => 0u16..16],
-        bits in flags(&[(15, 1), (5, 16), (5, 32), (2, 64), (2, 128), (2, 256), (1, 512)]),
-        (pending_id, given, timeout) in (1u128..60, 0u8..6, prop_oneof![3 => Just(0u32), 3 => 1u32..6, 1 => Just(u32::MAX)]),
+        bits in flags(&[(8, 1), (4, 16), (4, 32), (2, 64), (2, 128), (2, 256), (1, 512)]),
+        (pending_id, given, timeout) in (PENDING_IDS, 0u8..6, prop_oneof![3 => Just(0u32), 3 => 1u32..6, 1 => Just(u32::MAX)]),
         (data, which) in (0u8..2, 0u8..4),
         (ledger, code, stamp) in (rarely(1u32, 0u32..3), rarely(1u16, 0u16..3), rarely(0u64, 1u64..100)),
         imported_stamp in imported_timestamp(),
@@ -115,7 +120,7 @@ prop_compose! {
         let bits = if resolves && which != 0 { bits & !(16 | 32 | 64 | 128) } else { bits };
         let sparse = resolves && given != 0;
         Transfer {
-            id,
+            id: if kind == 2 && which != 0 { phase_id } else { other_id },
             debit_account_id: if sparse && given != 1 { 0 } else { debit },
             credit_account_id: if sparse && given != 2 { 0 } else { credit },
             amount,
@@ -132,12 +137,26 @@ prop_compose! {
     }
 }
 
-fn batches<T: std::fmt::Debug + 'static, S: Strategy<Value = T> + 'static>(
+/// Batches, in which some events are an earlier one again.
+fn batches<T: Copy + std::fmt::Debug + 'static, S: Strategy<Value = T> + 'static>(
     event: fn(bool) -> S,
     max: usize,
 ) -> impl Strategy<Value = Vec<Vec<T>>> {
     let batch = prop::bool::weighted(0.15)
         .prop_flat_map(move |imported| prop::collection::vec(event(imported), 0..max));
+    let again = prop::collection::vec(
+        (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+        0..3,
+    );
+    let batch = (batch, again).prop_map(|(mut batch, again)| {
+        for (from, to) in again {
+            if !batch.is_empty() {
+                let (from, to) = (from.index(batch.len()), to.index(batch.len()));
+                batch[to] = batch[from];
+            }
+        }
+        batch
+    });
     prop::collection::vec(batch, 1..4)
 }
 
@@ -148,7 +167,7 @@ fn form() -> impl Strategy<Value = Form> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (form(), batches(account, 6)).prop_map(|(form, batches)| Step::Accounts(form, batches)),
-        12 => (form(), batches(transfer, 24)).prop_map(|(form, batches)| Step::Transfers(form, batches)),
+        14 => (form(), batches(transfer, 24)).prop_map(|(form, batches)| Step::Transfers(form, batches)),
         1 => prop::collection::vec(account_id(), 0..20).prop_map(Step::LookupAccounts),
         1 => prop::collection::vec(transfer_id(), 0..20).prop_map(Step::LookupTransfers),
         2 => (0u64..4_000_000_000).prop_map(Step::Wait),
