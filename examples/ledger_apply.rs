@@ -3,22 +3,25 @@
 //! ```text
 //!   cargo run --release --example ledger_apply              the table of workloads
 //!   cargo run --release --example ledger_apply -- growth    10 M transfers: worst batch, checkpoint, restart
+//!                                          growth <batches> <accounts> <directory>
 //! ```
 //!
 //! Batches are full (8189 transfers) and made outside of the measured time. What is measured is
 //! processor time of the thread (with its page faults), because the wall clock of a shared machine
 //! measures the neighbours. Figures are for comparing versions on one machine in the same minutes.
 #![allow(
+    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a program that measures time and prints it"
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant as Wall};
 
 use stampede::machine::Machine;
 use stampede::machine::ledger::Ledger;
-use stampede::store::{Manifest, MemoryStorage, Pages, Plain, write_checkpoint};
+use stampede::runtime::storage::DirectoryStorage;
+use stampede::store::{Manifest, MemoryStorage, Pages, Plain, Storage, sweep, write_checkpoint};
 use stampede_client::wire::multibatch::{encode_trailer, trailer_size};
 use stampede_client::wire::operation::Operation;
 use stampede_client::wire::record::transfer_flags;
@@ -268,8 +271,8 @@ fn table(batches: usize) {
     }
 }
 
-fn growth(batches: usize) {
-    let mut world = World::new(10_000, 0);
+fn growth(batches: usize, accounts: u64, directory: Option<String>) {
+    let mut world = World::new(accounts, 0);
     let mut times: Vec<Duration> = (0..batches)
         .map(|_| world.transfers(Ids::Random, Kind::Plain))
         .collect();
@@ -292,28 +295,46 @@ fn growth(batches: usize) {
     );
     let digest = world.ledger.digest();
     let start = Instant::now();
+    drop(world.ledger.snapshot(world.op));
+    println!(
+        "first capture {:.2} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
+    let start = Instant::now();
     let snapshot = world.ledger.snapshot(world.op);
     println!("capture {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
-    let mut storage = MemoryStorage::default();
-    let start = Instant::now();
-    let reference = write_checkpoint(&mut storage, world.op, snapshot, &[]).unwrap();
+    let mut storage: Box<dyn Storage> = match &directory {
+        None => Box::new(MemoryStorage::default()),
+        Some(path) => Box::new(DirectoryStorage::open(path).unwrap()),
+    };
+    let (start, wall) = (Instant::now(), Wall::now());
+    let reference = write_checkpoint(&mut *storage, world.op, snapshot, &[]).unwrap();
     println!(
-        "write to memory {:.0} ms, {} MiB",
+        "write {:.0} ms, of processor time {:.0} ms, {} MiB",
+        wall.elapsed().as_secs_f64() * 1e3,
         start.elapsed().as_secs_f64() * 1e3,
-        storage.bytes_written() >> 20
+        storage
+            .list()
+            .unwrap()
+            .iter()
+            .map(|(_, size)| size)
+            .sum::<u64>()
+            >> 20
     );
     let start = Instant::now();
     world.ledger.published(world.op);
     println!("publish {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
     drop(world);
-    let start = Instant::now();
-    let manifest = Manifest::open(&storage, &reference).unwrap();
-    let ledger = Ledger::restore(&storage, &manifest.files).unwrap();
+    let (start, wall) = (Instant::now(), Wall::now());
+    let manifest = Manifest::open(&*storage, &reference).unwrap();
+    let ledger = Ledger::restore(&*storage, &manifest.files).unwrap();
     println!(
-        "restore from memory {:.0} ms",
+        "restore {:.0} ms, of processor time {:.0} ms",
+        wall.elapsed().as_secs_f64() * 1e3,
         start.elapsed().as_secs_f64() * 1e3
     );
     assert_eq!(ledger.digest(), digest);
+    sweep(&mut *storage, &[]).unwrap();
 }
 
 /// Makes the host back the memory that the measurements will use.
@@ -330,8 +351,13 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().unwrap_or_default();
     let batches = arguments.next().map(|text| text.parse().unwrap());
+    let accounts = arguments.next().map(|text| text.parse().unwrap());
     match what.as_str() {
-        "growth" => growth(batches.unwrap_or(1222)),
+        "growth" => growth(
+            batches.unwrap_or(1222),
+            accounts.unwrap_or(10_000),
+            arguments.next(),
+        ),
         "plain" => measure(
             "10 k accounts, Ordered ids",
             10_000,

@@ -202,14 +202,29 @@ impl<T: Plain> Table<T> {
         self.view(from)
     }
 
-    /// A copy of all rows, for another thread. The pause is that of copying memory: about 15 ms for
-    /// a million 128-byte rows.
-    pub fn copy(&self) -> Shared<T> {
-        let mut copy = Table::new(self.chunk_rows_log2);
+    /// A copy of all rows, for another thread, made in `room`, a table that is kept for this: memory
+    /// that was touched before is copied to at 10 GB/s, fresh memory at a fraction of that. The
+    /// pause is that of copying: about 15 ms for a million 128-byte rows.
+    pub fn copy(&self, room: &mut Self) -> Shared<T> {
+        room.reset();
         for rows in self.slices() {
-            copy.append(rows);
+            room.append(rows);
         }
-        copy.share(0)
+        room.share(0)
+    }
+
+    /// Empties the table. Chunks that no snapshot sees any more are used again.
+    fn reset(&mut self) {
+        self.bases.clear();
+        for chunk in self.chunks.drain(..) {
+            if let Chunk::Memory(mut pages) = chunk
+                && Arc::get_mut(&mut pages).is_some()
+            {
+                self.spares.push(pages);
+            }
+        }
+        self.len = 0;
+        self.shared = 0;
     }
 
     /// Appends many rows.
@@ -422,8 +437,31 @@ mod tests {
         let seen: Vec<u128> = shared.slices().flatten().copied().collect();
         assert_eq!(seen, (16..40).collect::<Vec<u128>>());
         assert_eq!(shared.chunk(2).len(), 8);
-        let copy = table.copy();
-        assert_eq!(copy.slices().map(<[u128]>::len).sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn copies_do_not_disturb_each_other() {
+        let mut table = Table::<u128>::new(4);
+        table.append(&(0..100).collect::<Vec<u128>>());
+        let mut room = Table::new(4);
+        let first = table.copy(&mut room);
+        *table.row_mut(50) = 1000;
+        // The first is still being read: the second takes other memory, the third takes the first's.
+        let second = table.copy(&mut room);
+        let sum = |copy: &Shared<u128>| copy.slices().flatten().sum::<u128>();
+        assert_eq!((sum(&first), sum(&second)), (4950, 5900));
+        drop(first);
+        *table.row_mut(50) = 0;
+        drop(second);
+        let bases = room.bases.clone();
+        let third = table.copy(&mut room);
+        assert_eq!(sum(&third), 4900);
+        let bases_of = |bases: &[*mut u128]| {
+            let mut bases: Vec<usize> = bases.iter().map(|base| base.addr()).collect();
+            bases.sort_unstable();
+            bases
+        };
+        assert_eq!(bases_of(&room.bases), bases_of(&bases));
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Books {
                         results.set(index, failure.timestamp, failure.status.code());
                     }
                 }
-                batch.end(index, linked);
+                batch.end(linked);
             }
             self.account_ids.settle();
         }

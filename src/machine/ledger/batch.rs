@@ -131,9 +131,9 @@ impl Batch {
         })
     }
 
-    /// Ends the event at `index`.
-    pub(super) fn end(&mut self, index: usize, linked: bool) {
-        if !linked || index == self.index_last {
+    /// Ends an event: one that is not linked is the last of its chain.
+    pub(super) fn end(&mut self, linked: bool) {
+        if !linked {
             self.chain = None;
         }
     }

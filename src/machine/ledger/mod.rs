@@ -54,7 +54,7 @@ use self::books::Books;
 pub use self::expiry::PULSE_EVENTS_MAX;
 use self::snapshot::Files;
 use super::Machine;
-use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Snapshot, Storage, StoreError};
+use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Snapshot, Storage, StoreError, Table};
 
 /// See the module.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ pub struct Ledger {
     books: Books,
     options: LedgerOptions,
     files: Files,
+    /// Where accounts are copied for a snapshot; kept for its memory.
+    accounts_copy: Table<Account>,
     /// Results of one batch, for the operations that answer with failures only.
     dense: Vec<u8>,
     /// A body that lies at an odd address is copied here.
@@ -98,10 +100,19 @@ impl Default for Ledger {
 impl Ledger {
     /// An empty ledger.
     pub fn new(options: LedgerOptions) -> Self {
-        Self {
-            books: Books::with_capacity(options, 0, 0),
+        Self::with(
             options,
-            files: Files::default(),
+            Books::with_capacity(options, 0, 0),
+            Files::default(),
+        )
+    }
+
+    fn with(options: LedgerOptions, books: Books, files: Files) -> Self {
+        Self {
+            books,
+            options,
+            files,
+            accounts_copy: Table::new(options.chunk_rows_log2),
             dense: Vec::new(),
             aligned: Vec::new(),
         }

@@ -58,13 +58,7 @@ impl Ledger {
         let chunks = chunk_number(files.transfers.len());
         let recent = chunks.saturating_sub(options.resident_chunks)..chunks;
         recent.for_each(|chunk| books.transfers.fetch_chunk(chunk));
-        Ok(Self {
-            books,
-            options,
-            files,
-            dense: Vec::new(),
-            aligned: Vec::new(),
-        })
+        Ok(Self::with(options, books, files))
     }
 }
 

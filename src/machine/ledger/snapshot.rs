@@ -129,7 +129,7 @@ impl Ledger {
         Box::new(LedgerSnapshot {
             op,
             counts,
-            accounts: books.accounts.copy(),
+            accounts: books.accounts.copy(&mut self.accounts_copy),
             transfers: books.transfers.share(chunk_number(files.transfers.len())),
             failed: books.failed.share(chunk_number(files.failed.len())),
             resolution_chunks,

@@ -267,7 +267,7 @@ impl Books {
                 results.set(index, failure.timestamp, failure.status.code());
             }
         }
-        batch.end(index, linked);
+        batch.end(linked);
     }
 
     /// The common head: id and flags.

@@ -348,8 +348,12 @@ proptest! {
     #[test]
     fn histories_agree_with_the_model(steps in prop::collection::vec(step(), 1..40)) {
         let mut world = World::new();
-        // Seven accounts of one ledger, so that most transfers find theirs.
-        let start: Vec<Account> = (1..8).map(super::account).collect();
+        // Seven accounts of one ledger, so that most transfers find theirs; three have limits.
+        let start: Vec<Account> = [0, 0, 0, 8, 2, 4, 2]
+            .into_iter()
+            .zip(1..)
+            .map(|(flags, id)| Account { flags, ..super::account(id) })
+            .collect();
         world.step(&Step::Accounts(Form::Batched, vec![start]));
         for step in &steps {
             world.step(step);
