@@ -199,6 +199,9 @@ impl Journal {
     /// [`PayloadCheck`](crate::PayloadCheck) will verify. The entry is durable once
     /// [`durable`](Self::durable) has passed the end of its location.
     ///
+    /// The same memory must not be appended again before its write has completed: its header says
+    /// where the frame belongs, and would be rewritten under the first write.
+    ///
     /// # Panics
     /// If the buffer is not aligned to [`SECTOR`] or is smaller than the frame.
     pub fn append<B: FrameBuffer>(
