@@ -12,7 +12,7 @@ use stampede_client::wire::{CreateTransferStatus, Operation};
 
 use crate::args::{Extent, Settings};
 use crate::books::Books;
-use crate::disk;
+use crate::disk::DiskProbe;
 use crate::engine::{Clock, Counters, Engine, EngineOptions};
 use crate::failure::Failure;
 use crate::figures::{Figures, FiguresReport};
@@ -27,8 +27,10 @@ use crate::report::{
 };
 use crate::workload::ids::Run;
 
-/// Single transfers that the probe sends.
-const PROBE_REQUESTS: u64 = 1000;
+/// Disk writes and single transfers that the probe compares: some of these, some of those, and again,
+/// so that whatever else goes on with the machine and its disk goes on for both.
+const PROBE_ROUNDS: u64 = 20;
+const PROBE_PER_ROUND: u64 = 50;
 
 /// Runs a load and says what was measured.
 pub fn load(settings: &Settings, progress: bool) -> Result<RunReport, Failure> {
@@ -165,24 +167,30 @@ fn probe(
     books: &mut Books,
     directory: &std::path::Path,
 ) -> Result<ProbeReport, Failure> {
-    let disk = disk::probe(directory)?;
+    let mut disk = DiskProbe::create(directory)?;
     let extent = Extent {
-        transfers: Some(PROBE_REQUESTS),
+        transfers: Some(PROBE_PER_ROUND),
         duration: None,
         rate: None,
     };
-    let now = engine.clock().now();
     let only = Some(books.single_stream());
     let progress = Progress::hidden();
-    let mut load = Load {
-        books,
-        pace: Pace::new(now, 1, extent),
-        figures: Figures::new(now),
-        progress: &progress,
-        only,
-    };
-    engine.run(&mut load)?;
-    let figures = load.figures.finish(engine.clock().now());
+    let mut figures = Figures::new(engine.clock().now());
+    for _ in 0..PROBE_ROUNDS {
+        disk.measure(PROBE_PER_ROUND)?;
+        let pace = Pace::new(engine.clock().now(), 1, extent);
+        let mut load = Load {
+            books,
+            pace,
+            figures,
+            progress: &progress,
+            only,
+        };
+        engine.run(&mut load)?;
+        figures = load.figures;
+    }
+    let figures = figures.finish(engine.clock().now());
+    let disk = disk.latency();
     Ok(ProbeReport {
         disk,
         requests: figures.batches,

@@ -9,7 +9,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -20,9 +20,8 @@ use crate::failure::Failure;
 
 const BLOCK: usize = 4096;
 const BLOCKS: u64 = 256;
-const WRITES: u64 = 1000;
-/// A slow disk gets fewer writes rather than a longer run.
-const TIME_MAX: Duration = Duration::from_secs(3);
+/// A slow disk gets fewer writes in one go rather than a longer run.
+const TIME_MAX: Duration = Duration::from_millis(300);
 
 #[repr(C, align(4096))]
 struct Block([u8; BLOCK]);
@@ -35,53 +34,85 @@ pub struct DiskLatency {
     pub max_us: f64,
 }
 
-/// Measures in a file of its own in `directory`, and removes it.
-pub fn probe(directory: &Path) -> Result<DiskLatency, Failure> {
-    let path = directory.join(format!("disk-probe-{}.tmp", std::process::id()));
-    let wrong = |what: &str, error: &io::Error| {
-        Failure::files(format!(
-            "--disk-probe: cannot {what} {}: {error}; name a directory on a disk that takes O_DIRECT \
-             (not tmpfs)",
-            path.display()
-        ))
-    };
-    let flags = (OFlags::DIRECT | OFlags::DSYNC).bits().cast_signed();
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .custom_flags(flags)
-        .open(&path)
-        .map_err(|error| wrong("create", &error))?;
-    let measured = measure(&file);
-    let removed = std::fs::remove_file(&path);
-    let latency = measured.map_err(|error| wrong("write", &error))?;
-    removed.map_err(|error| wrong("remove", &error))?;
-    Ok(latency)
+/// A file of its own in a directory, removed when dropped.
+pub struct DiskProbe {
+    file: File,
+    path: PathBuf,
+    latencies: Histogram<u64>,
 }
 
-fn measure(file: &File) -> io::Result<DiskLatency> {
-    let mut block = Block([0; BLOCK]);
-    for index in 0..BLOCKS {
-        file.write_all_at(&block.0, index * BLOCK as u64)?;
+impl DiskProbe {
+    pub fn create(directory: &Path) -> Result<DiskProbe, Failure> {
+        let path = directory.join(format!("disk-probe-{}.tmp", std::process::id()));
+        let flags = (OFlags::DIRECT | OFlags::DSYNC).bits().cast_signed();
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .custom_flags(flags)
+            .open(&path)
+            .map_err(|error| wrong("create", &path, &error))?;
+        let latencies =
+            Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are constants");
+        let probe = DiskProbe {
+            file,
+            path,
+            latencies,
+        };
+        let block = Block([0; BLOCK]);
+        for index in 0..BLOCKS {
+            probe.write(&block, index)?;
+        }
+        Ok(probe)
     }
-    let mut latencies: Histogram<u64> =
-        Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are constants");
-    let start = Instant::now();
-    while latencies.len() < WRITES && start.elapsed() < TIME_MAX {
-        let index = latencies.len() % BLOCKS;
-        block.0[..8].copy_from_slice(&latencies.len().to_le_bytes());
-        let before = Instant::now();
-        file.write_all_at(&block.0, index * BLOCK as u64)?;
-        let nanos = u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        latencies.saturating_record(nanos);
+
+    /// Measures some writes, one after the other.
+    pub fn measure(&mut self, writes: u64) -> Result<(), Failure> {
+        let mut block = Block([0; BLOCK]);
+        let start = Instant::now();
+        for _ in 0..writes {
+            let number = self.latencies.len();
+            block.0[..8].copy_from_slice(&number.to_le_bytes());
+            let before = Instant::now();
+            self.write(&block, number % BLOCKS)?;
+            let nanos = u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.latencies.saturating_record(nanos);
+            if start.elapsed() > TIME_MAX {
+                break;
+            }
+        }
+        Ok(())
     }
-    let micros = |nanos: u64| nanos as f64 / 1000.0;
-    Ok(DiskLatency {
-        writes: latencies.len(),
-        p50_us: micros(latencies.value_at_quantile(0.5)),
-        p99_us: micros(latencies.value_at_quantile(0.99)),
-        max_us: micros(latencies.max()),
-    })
+
+    fn write(&self, block: &Block, index: u64) -> Result<(), Failure> {
+        self.file
+            .write_all_at(&block.0, index * BLOCK as u64)
+            .map_err(|error| wrong("write", &self.path, &error))
+    }
+
+    pub fn latency(&self) -> DiskLatency {
+        let micros = |nanos: u64| nanos as f64 / 1000.0;
+        DiskLatency {
+            writes: self.latencies.len(),
+            p50_us: micros(self.latencies.value_at_quantile(0.5)),
+            p99_us: micros(self.latencies.value_at_quantile(0.99)),
+            max_us: micros(self.latencies.max()),
+        }
+    }
+}
+
+impl Drop for DiskProbe {
+    fn drop(&mut self) {
+        // A file of a mebibyte that cannot be removed is no reason to lose the run's figures.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn wrong(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::files(format!(
+        "--disk-probe: cannot {what} {}: {error}; name a directory on a disk that takes O_DIRECT (not \
+         tmpfs)",
+        path.display()
+    ))
 }
 
 #[cfg(test)]
@@ -92,14 +123,19 @@ mod tests {
     fn a_disk_is_measured_and_left_clean() {
         // The build directory is on a disk; the system's temporary directory may be in memory.
         let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let latency = probe(directory.path()).unwrap();
+        let mut probe = DiskProbe::create(directory.path()).unwrap();
+        probe.measure(50).unwrap();
+        let latency = probe.latency();
+        drop(probe);
         assert!(latency.writes > 0 && latency.p50_us > 1.0 && latency.p50_us <= latency.p99_us);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_missing_directory_is_named() {
-        let failure = probe(Path::new("/nowhere/at/all")).unwrap_err();
+        let failure = DiskProbe::create(Path::new("/nowhere/at/all"))
+            .err()
+            .unwrap();
         assert!(failure.message.contains("/nowhere/at/all"), "{failure}");
     }
 }
