@@ -15,6 +15,7 @@
 //! are behind [`Storage`].
 
 mod pages;
+mod reserve;
 mod table;
 mod index;
 mod storage;
@@ -28,6 +29,7 @@ pub use error::StoreError;
 pub use index::{IdHash, Index, ROW_NONE};
 pub use memory::MemoryStorage;
 pub use pages::{Pages, prefetch};
+pub use reserve::Reserve;
 pub use sealed::{BLOCK_SIZE, FileEntry, SealedFile, SealedWriter, Section};
 pub use storage::{FileKind, FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage};
 pub use table::{CHUNK_ROWS_LOG2, Plain, Shared, Table};

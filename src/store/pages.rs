@@ -55,6 +55,15 @@ impl Pages {
         self.base
     }
 
+    /// Makes the memory resident, so that later writes cause no page faults.
+    pub fn touch(&self) {
+        const PAGE_SIZE: usize = 4096;
+        for offset in (0..self.size).step_by(PAGE_SIZE) {
+            // SAFETY: inside of the piece; `&self` of a piece that is not in use anywhere yet.
+            unsafe { self.base.add(offset).write_volatile(0) };
+        }
+    }
+
     /// Bytes mapped.
     #[inline]
     pub fn size(&self) -> usize {

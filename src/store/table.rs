@@ -24,14 +24,11 @@ use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::pages::{Pages, prefetch};
+use super::reserve::Reserve;
 use super::storage::Map;
 
 /// Rows in a chunk, as a power of two: 8 MiB of 128-byte rows.
 pub const CHUNK_ROWS_LOG2: u32 = 16;
-
-/// Memory of chunks that went to files, kept for the next chunks: memory that has been touched
-/// costs no page faults.
-const SPARES_MAX: usize = 4;
 
 /// What a row must be: plain bytes.
 pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static {}
@@ -54,7 +51,7 @@ pub struct Table<T> {
     /// First row of each chunk; the memory is `chunks`' at the same index.
     bases: Vec<*mut T>,
     chunks: Vec<Chunk>,
-    spares: Vec<Arc<Pages>>,
+    reserve: Reserve,
     len: u32,
     shared: u32,
     chunk_rows_log2: u32,
@@ -71,7 +68,7 @@ impl<T: Plain> Table<T> {
         Self {
             bases: Vec::new(),
             chunks: Vec::new(),
-            spares: Vec::new(),
+            reserve: Reserve::new(chunk_size),
             len: 0,
             shared: 0,
             chunk_rows_log2,
@@ -87,6 +84,11 @@ impl<T: Plain> Table<T> {
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Where the memory of new chunks comes from, for whoever fills it ahead.
+    pub fn reserve(&self) -> Reserve {
+        self.reserve.clone()
     }
 
     /// Rows in a chunk.
@@ -213,14 +215,17 @@ impl<T: Plain> Table<T> {
         room.share(0)
     }
 
-    /// Empties the table. Chunks that no snapshot sees any more are used again.
+    /// Empties the table but keeps its chunks, except those that a snapshot still reads.
     fn reset(&mut self) {
-        self.bases.clear();
-        for chunk in self.chunks.drain(..) {
-            if let Chunk::Memory(mut pages) = chunk
-                && Arc::get_mut(&mut pages).is_some()
-            {
-                self.spares.push(pages);
+        for (base, chunk) in self.bases.iter_mut().zip(&mut self.chunks) {
+            let free = match chunk {
+                Chunk::Memory(pages) => Arc::get_mut(pages).is_some(),
+                Chunk::File { .. } => false,
+            };
+            if !free {
+                let pages = Arc::new(self.reserve.take());
+                *base = pages.base().cast();
+                *chunk = Chunk::Memory(pages);
             }
         }
         self.len = 0;
@@ -279,11 +284,10 @@ impl<T: Plain> Table<T> {
             &mut self.chunks[chunk as usize],
             Chunk::File { map, offset },
         );
-        if let Chunk::Memory(mut pages) = old
-            && self.spares.len() < SPARES_MAX
-            && Arc::get_mut(&mut pages).is_some()
+        if let Chunk::Memory(pages) = old
+            && let Some(pages) = Arc::into_inner(pages)
         {
-            self.spares.push(pages);
+            self.reserve.put(pages);
         }
     }
 
@@ -333,11 +337,7 @@ impl<T: Plain> Table<T> {
 
     #[cold]
     fn add_chunk(&mut self) {
-        let pages = self
-            .spares
-            .pop()
-            .unwrap_or_else(|| Arc::new(Pages::zeroed(size_of::<T>() << self.chunk_rows_log2)));
-        assert_eq!(pages.size(), size_of::<T>() << self.chunk_rows_log2);
+        let pages = Arc::new(self.reserve.take());
         self.bases.push(pages.base().cast());
         self.chunks.push(Chunk::Memory(pages));
     }

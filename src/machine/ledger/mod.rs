@@ -54,7 +54,7 @@ use self::books::Books;
 pub use self::expiry::PULSE_EVENTS_MAX;
 use self::snapshot::Files;
 use super::Machine;
-use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Snapshot, Storage, StoreError, Table};
+use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Reserve, Snapshot, Storage, StoreError, Table};
 
 /// See the module.
 #[derive(Debug)]
@@ -128,6 +128,12 @@ impl Ledger {
         self.books.transfers.len()
     }
 
+    /// Memory for transfers to come. Filling it on another thread before clients come keeps first
+    /// touches of memory off the executor; checkpoints keep it filled afterwards.
+    pub fn reserve(&self) -> Reserve {
+        self.books.transfers.reserve()
+    }
+
     fn create<E: Event>(
         &mut self,
         operation: Operation,
@@ -149,14 +155,14 @@ impl Ledger {
         let size = match operation.form() {
             Form::Unbatched => {
                 let events = events_of::<E>(body);
-                let first = timestamp - (events.len() as u64) + 1;
+                let first = first_timestamp(timestamp, events.len());
                 let size = self.create_sparse(events, first, reply);
                 size * SparseResult::SIZE
             }
             Form::Sparse => {
                 let batches = multibatch::decode(body, operation.event_size())
                     .expect("the gateway admits only multi-batch bodies here");
-                let mut first = timestamp - (batches.element_count() as u64) + 1;
+                let mut first = first_timestamp(timestamp, batches.element_count());
                 let mut encoder = Encoder::new(reply, SparseResult::SIZE);
                 for batch in batches.iter() {
                     let events = events_of::<E>(batch.elements);
@@ -169,7 +175,7 @@ impl Ledger {
             Form::Batched => {
                 let batches = multibatch::decode(body, operation.event_size())
                     .expect("the gateway admits only multi-batch bodies here");
-                let mut first = timestamp - (batches.element_count() as u64) + 1;
+                let mut first = first_timestamp(timestamp, batches.element_count());
                 let mut payload_size = 0;
                 for batch in batches.iter() {
                     let events = events_of::<E>(batch.elements);
@@ -313,6 +319,12 @@ impl Machine for Ledger {
     fn digest(&self) -> u128 {
         self.books.digest()
     }
+}
+
+/// The timestamp of the first of `events`; the last one's is the operation's.
+fn first_timestamp(timestamp: u64, events: usize) -> u64 {
+    let first = (timestamp + 1).checked_sub(events as u64);
+    first.expect("the primary gives an operation as much time as it has events")
 }
 
 /// What a create makes.
