@@ -325,6 +325,7 @@ fn journal_frame() {
             ("segment_count", 4),
             ("payload_checksum", checksum_payload(b"second")),
             ("segment_size", 1 << 20),
+            ("epoch", 1),
         ],
     );
     assert_eq!(&bytes[256..262], b"second");
