@@ -6,11 +6,13 @@
 use std::fs;
 use std::path::Path;
 
+use io_uring::IoUring;
 use stampede_journal::device::files::{Files, FilesError, segment_name};
-use stampede_journal::device::uring::UringDevice;
+use stampede_journal::device::uring::{Target, UringDevice, read_entry, result_of, write_entry};
 use stampede_journal::device::{Completion, Device};
 use stampede_journal::{
-    AlignedBuffer, AppendError, Config, Journal, Location, SECTOR, Xxh3, checksum_payload,
+    AlignedBuffer, AppendError, Config, FrameBuffer, Journal, Location, SECTOR, Xxh3,
+    checksum_payload,
 };
 
 const CONFIG: Config = Config {
@@ -219,4 +221,123 @@ fn a_write_beyond_the_file_is_a_fault_not_a_panic() {
         .expect_err("misaligned");
     assert!(fault.to_string().contains("misaligned"), "{fault}");
     assert_eq!(journal.accepts(SECTOR), Err(AppendError::Fenced));
+}
+
+/// A buffer that is registered with the ring it is written through.
+struct Registered {
+    memory: AlignedBuffer,
+    index: Option<u16>,
+}
+
+// SAFETY: as AlignedBuffer, whose memory does not move with the value; the index is the one under
+// which the tests register exactly this memory.
+unsafe impl FrameBuffer for Registered {
+    fn as_mut_ptr(&self) -> *mut u8 {
+        self.memory.as_mut_ptr()
+    }
+
+    fn capacity(&self) -> usize {
+        self.memory.capacity()
+    }
+
+    fn registered(&self) -> Option<u16> {
+        self.index
+    }
+}
+
+fn iovec(buffer: &AlignedBuffer) -> libc::iovec {
+    libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.capacity(),
+    }
+}
+
+#[test]
+fn the_callers_own_ring_writes_and_reads_frames() {
+    let dir = directory();
+    let mut files = Files::create(dir.path(), &CONFIG, |_, _| {}).expect("a disk");
+    let (mut journal, _) =
+        Journal::open(CONFIG, &mut files, &Xxh3, None, |_| {}).expect("an empty journal");
+    let mut ring = IoUring::new(8).expect("a kernel with io_uring");
+    let descriptors = files.descriptors();
+    ring.submitter()
+        .register_files(&descriptors)
+        .expect("registered files");
+    let memories: Vec<AlignedBuffer> = (0..4)
+        .map(|tag| AlignedBuffer::with_payload(&payload(tag + 1)))
+        .collect();
+    let parts: Vec<libc::iovec> = memories.iter().map(iovec).collect();
+    // SAFETY: the ring is dropped before the buffers' memory: by the end of this test both are
+    // idle, and registration keeps the pages.
+    unsafe { ring.submitter().register_buffers(&parts) }.expect("four small buffers");
+
+    let mut run = |entry: io_uring::squeue::Entry| {
+        // SAFETY: the buffer of the operation is alive and untouched until the wait below returns.
+        unsafe { ring.submission().push(&entry) }.expect("an empty queue");
+        ring.submit_and_wait(1).expect("a working ring");
+        let done = ring.completion().next().expect("one completion");
+        (done.user_data(), result_of(done.result()))
+    };
+    let mut log = Vec::new();
+    for (tag, memory) in (1..).zip(memories) {
+        let size = payload(tag).len();
+        // All four combinations of registered and plain files and buffers.
+        let index = u16::try_from(tag - 1).ok().filter(|index| index % 2 == 0);
+        let checksum = checksum_payload(&payload(tag));
+        let buffer = Registered { memory, index };
+        let (location, op) = journal.append(tag, size, checksum, buffer).expect("room");
+        let target = match tag {
+            1 | 2 => Target::Fixed(op.file),
+            _ => Target::Raw(descriptors[op.file as usize]),
+        };
+        let (token, result) = run(write_entry(&op, target));
+        assert_eq!(token, op.token);
+        journal.on_written(token, result).expect("a working disk");
+        assert_eq!(journal.durable_tag(), Some(tag));
+        log.push((location, op.buffer, target));
+    }
+    for (tag, (location, mut buffer, target)) in (1..).zip(log) {
+        buffer.memory.as_mut_slice().fill(0);
+        let extent = journal.locate(location).expect("not trimmed");
+        let (_, result) = run(read_entry(&buffer, extent.offset, extent.len, target));
+        assert_eq!(result.expect("a working disk"), extent.len);
+        let bytes = &buffer.memory.as_slice()[..extent.len];
+        let entry = journal
+            .verify_read(location, bytes, &Xxh3)
+            .expect("the entry");
+        assert_eq!(entry.payload, payload(tag));
+    }
+}
+
+#[test]
+fn registered_memory_or_not_the_entry_is_written() {
+    let dir = directory();
+    let files = Files::create(dir.path(), &CONFIG, |_, _| {}).expect("a disk");
+    let mut device: UringDevice<Registered> =
+        UringDevice::new(files, 4).expect("a kernel with io_uring");
+    assert!(device.files_registered());
+    let memory = AlignedBuffer::with_payload(&payload(1));
+    let parts = [(memory.as_mut_ptr(), memory.capacity())];
+    // SAFETY: the memory outlives the device: it is handed to it and comes back.
+    let registered = unsafe { device.register_memory(&parts) }.expect("a ring");
+    let (mut journal, _) =
+        Journal::open(CONFIG, &mut device, &Xxh3, None, |_| {}).expect("an empty journal");
+    let buffer = Registered {
+        memory,
+        index: registered.then_some(0),
+    };
+    let checksum = checksum_payload(&payload(1));
+    let (_, op) = journal
+        .append(1, payload(1).len(), checksum, buffer)
+        .expect("room");
+    assert!(device.submit(op).is_ok());
+    let mut done = Vec::new();
+    device.wait(&mut done).expect("a ring");
+    let completion = done.remove(0);
+    journal
+        .on_written(completion.token, completion.result)
+        .expect("a working disk");
+    assert_eq!(journal.durable_tag(), Some(1));
+    drop(device);
+    drop(completion.buffer);
 }

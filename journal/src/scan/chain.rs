@@ -227,7 +227,6 @@ impl<'a, D: ReadAt, C: PayloadCheck> Scanner<'a, D, C> {
         let mut wipe: Vec<u64> = self
             .survey
             .frames_from(head.position)
-            .iter()
             .map(|frame| frame.position)
             .collect();
         // Nobody knows what an unreadable sector will show one day; writing it also heals it.

@@ -4,6 +4,8 @@
 //! keep it at the speed of the device. It judges nothing, and reads payloads never: a header that
 //! is valid for its address states a true durable point even if its own payload is torn.
 
+use std::collections::VecDeque;
+
 use super::reader::Reader;
 use crate::config::Config;
 use crate::device::ReadAt;
@@ -11,10 +13,12 @@ use crate::frame::{Damage, Durable, FORMAT_VERSION, Header, SECTOR};
 use crate::recovery::OpenError;
 use crate::segment::Geometry;
 
-/// Every valid header found so far, by position.
+/// What the valid headers found so far prove.
 #[derive(Debug)]
 pub(super) struct Survey {
-    frames: Vec<Header>,
+    /// Those that are not below the durable point, by position: what was in flight at a crash, at
+    /// most `INFLIGHT_BYTES_LIMIT` of log.
+    frames: VecDeque<Header>,
     /// First address not looked at.
     next: u64,
     /// The furthest durable point that any of them states.
@@ -33,7 +37,7 @@ impl Default for Survey {
             entries: 0,
         };
         Self {
-            frames: Vec::new(),
+            frames: VecDeque::new(),
             next: 0,
             proven,
             epoch: 0,
@@ -53,44 +57,47 @@ impl Survey {
         let (from, to) = range;
         self.next = self.next.max(from);
         while self.next < to {
-            let position = self.next;
-            let bytes = reader.bytes(position, SECTOR)?;
+            if let Some(header) = header_at(self.next, config, reader)? {
+                self.add(header);
+            }
             self.next += SECTOR as u64;
-            if !Header::resembles(bytes, position) {
-                continue;
-            }
-            match Header::decode(bytes, config, position) {
-                Ok(header) => self.add(header),
-                Err(Damage::Version(found)) => {
-                    return Err(OpenError::Version {
-                        found,
-                        known: FORMAT_VERSION,
-                    });
-                }
-                Err(_) => {}
-            }
         }
         Ok(())
     }
 
-    /// The first frame at or after `position` that can follow `link`.
-    pub(super) fn first_frame(&self, position: u64, link: Option<Header>) -> Option<&Header> {
-        let follows = |frame: &&Header| {
+    /// The first frame from `position` on, as far as the survey has looked, that can follow `link`.
+    pub(super) fn find_frame<D: ReadAt>(
+        &self,
+        position: u64,
+        link: Option<Header>,
+        config: &Config,
+        reader: &mut Reader<'_, D>,
+    ) -> Result<Option<Header>, OpenError> {
+        let follows = |frame: &Header| {
             link.is_none_or(|link| frame.sequence > link.sequence && frame.epoch >= link.epoch)
         };
-        self.frames_from(position).iter().find(follows)
+        // Below the durable point frames are not kept: read again, usually only a few sectors.
+        for position in (position..self.next.min(self.proven.position)).step_by(SECTOR) {
+            if let Some(header) = header_at(position, config, reader)?.filter(follows) {
+                return Ok(Some(header));
+            }
+        }
+        Ok(self
+            .frames_from(position)
+            .find(|frame| follows(frame))
+            .copied())
     }
 
-    /// All frames at or after `position`.
-    pub(super) fn frames_from(&self, position: u64) -> &[Header] {
+    /// All frames at or after `position`, which is not below the durable point.
+    pub(super) fn frames_from(&self, position: u64) -> impl Iterator<Item = &Header> {
         let index = self
             .frames
             .partition_point(|frame| frame.position < position);
-        &self.frames[index..]
+        self.frames.range(index..)
     }
 
     pub(super) fn last_frame(&self) -> Option<Header> {
-        self.frames.last().copied()
+        self.frames.back().copied()
     }
 
     fn add(&mut self, header: Header) {
@@ -99,7 +106,33 @@ impl Survey {
         }
         self.epoch = self.epoch.max(header.epoch);
         self.oldest = self.oldest.max(header.oldest);
-        self.frames.push(header);
+        self.frames.push_back(header);
+        while self
+            .frames
+            .front()
+            .is_some_and(|frame| frame.position < self.proven.position)
+        {
+            self.frames.pop_front();
+        }
+    }
+}
+
+/// The valid header at an address, if there is one.
+fn header_at<D: ReadAt>(
+    position: u64,
+    config: &Config,
+    reader: &mut Reader<'_, D>,
+) -> Result<Option<Header>, OpenError> {
+    let bytes = reader.bytes(position, SECTOR)?;
+    if !Header::resembles(bytes, position) {
+        return Ok(None);
+    }
+    match Header::decode(bytes, config, position) {
+        Err(Damage::Version(found)) => Err(OpenError::Version {
+            found,
+            known: FORMAT_VERSION,
+        }),
+        header => Ok(header.ok()),
     }
 }
 

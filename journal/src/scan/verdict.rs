@@ -71,11 +71,12 @@ impl<D: ReadAt, C: PayloadCheck> Scanner<'_, D, C> {
         damage: Damage,
         proven: u64,
     ) -> Result<Verdict, OpenError> {
-        let found = self.survey.first_frame(position, self.link);
+        let found = self
+            .survey
+            .find_frame(position, self.link, &self.config, &mut self.reader)?;
         // At or behind the durable point only the direct successor of what is durable is live:
         // anything further follows a frame that is missing.
         if let Some(frame) = found.filter(|f| f.position <= proven || f.previous < proven) {
-            let frame = *frame;
             // The unused rest of a segment at `start` is not a loss.
             if frame.position > self.start && frame.previous >= self.start {
                 let (from, damage) = self.narrow(position, damage, &frame)?;
@@ -192,7 +193,7 @@ impl<D: ReadAt, C: PayloadCheck> Scanner<'_, D, C> {
 
     /// The account of what is cut off at `position`, if there is a trace of anything.
     fn torn(&self, position: u64, damage: Damage, header: Option<Header>) -> Option<TornTail> {
-        let frames = self.survey.frames_from(position);
+        let frames = || self.survey.frames_from(position);
         let trace_end = match damage {
             Damage::NoHeader | Damage::Foreign(_) | Damage::Misplaced(_) => 0,
             Damage::Payload | Damage::Padding | Damage::Chain => header.map_or(0, |h| h.end()),
@@ -200,12 +201,12 @@ impl<D: ReadAt, C: PayloadCheck> Scanner<'_, D, C> {
                 position + SECTOR as u64
             }
         };
-        let end = frames.iter().map(Header::end).fold(trace_end, u64::max);
+        let end = frames().map(Header::end).fold(trace_end, u64::max);
         let bytes = end.checked_sub(position).filter(|bytes| *bytes > 0)?;
         Some(TornTail {
             position,
             bytes,
-            frames: frames.len() as u64,
+            frames: frames().count() as u64,
             damage,
         })
     }
