@@ -90,9 +90,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ))
     })?;
     let start = Instant::now();
+    let populating = std::thread::spawn({
+        let pool = pool.clone();
+        move || runtime::populate(&pool)
+    });
     let opened = open(state, Ledger::default, &mut segments, &storage, &pool)
         .map_err(|error| Failure::new(format!("cannot open {}: {error}", data.path().display())))?;
     recount(&opened, start);
+    populating
+        .join()
+        .map_err(|_| Failure::new("preparing memory failed"))?;
 
     let stop = Stop::new().map_err(Failure::new)?;
     stop.on_signals().map_err(Failure::new)?;

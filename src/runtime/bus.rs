@@ -122,7 +122,7 @@ impl Bus {
                 target: *address,
                 slot: None,
                 retry_at: 0,
-                backoff: Backoff::new(seed.wrapping_add(index as u64 * 0x9e37_79b9_7f4a_7c15)),
+                backoff: Backoff::new(seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             })
         });
         Self {

@@ -16,18 +16,16 @@ pub struct BlockDevice {
     pub write_cache: String,
     /// Whether a single write can be made durable without a flush of the whole cache.
     pub fua: bool,
-    pub rotational: bool,
 }
 
 impl std::fmt::Display for BlockDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} (write cache: {}, fua: {}{})",
+            "{} (write cache: {}, fua: {})",
             self.name,
             self.write_cache,
-            if self.fua { "yes" } else { "no" },
-            if self.rotational { ", rotational" } else { "" }
+            if self.fua { "yes" } else { "no" }
         )
     }
 }
@@ -50,7 +48,6 @@ pub fn block_device(path: &Path) -> Option<BlockDevice> {
         name: directory.file_name()?.to_string_lossy().into_owned(),
         write_cache: read("write_cache")?,
         fua: read("fua").as_deref() == Some("1"),
-        rotational: read("rotational").as_deref() == Some("1"),
     })
 }
 

@@ -291,6 +291,30 @@ pub fn run<D: Driver, E: Execute, B: Build>(
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Makes the system back the message buffers with memory: half a second that then need not pass on
+/// the way of the first messages, nor when the buffers are registered. For a thread beside the one
+/// that reads the journal.
+pub fn populate(pool: &Pool) {
+    let mut size = 0;
+    for arena in pool.arenas() {
+        let (start, length) = arena.region();
+        size += length;
+        // SAFETY: the range is the arena's map, which the pool keeps; populating changes no byte.
+        let result =
+            unsafe { libc::madvise(start.cast_mut().cast(), length, libc::MADV_POPULATE_WRITE) };
+        if result != 0 {
+            tracing::debug!("memory is not populated: {}", io::Error::last_os_error());
+        }
+    }
+    let huge = host::huge_pages_kib().unwrap_or_default();
+    tracing::info!(
+        "message buffers {} MiB; process has {} MiB in huge pages (transparent_hugepage: {})",
+        size >> 20,
+        huge >> 10,
+        host::huge_pages_setting().as_deref().unwrap_or("unknown")
+    );
+}
+
 /// Tries what a replica would get from this kernel, in words.
 ///
 /// # Errors
