@@ -27,9 +27,10 @@ pub mod superblock;
 mod replica_test;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use clients::Clients;
-use executor::{CheckpointDone, CheckpointTask, Done, Task};
+use executor::{CheckpointDone, CheckpointTask, Done, Task, WriteProgress};
 use io::{ConnectionId, Fatal, Input, Output};
 use storage::Entries;
 use superblock::{Change, Checkpoint, Superblock};
@@ -60,8 +61,32 @@ pub struct Replica {
     checkpoint_written: Option<Checkpoint>,
     /// What the checkpoint under way was taken after.
     checkpoint_of: Option<(Op, u128, u64)>,
+    /// A checkpoint is due for every so many bytes of log.
+    checkpoint_bytes: u64,
+    pace: Pace,
     idle_ticks: u32,
     stopped: bool,
+}
+
+/// Keeps execution in step with the checkpoint that is being written.
+///
+/// The checkpoint must be over when the next one is due. Without a pace, a disk that cannot keep up
+/// would stop everything at that moment for as long as the checkpoint still takes; with it, the same
+/// time is spread over the whole interval: of the bytes until the next checkpoint, no greater share
+/// is executed than of this one's bytes is written, plus a quarter for a start.
+#[derive(Debug, Default)]
+struct Pace {
+    progress: Option<Arc<WriteProgress>>,
+    /// Prepares given to the executor since the checkpoint was captured.
+    dispatched_bytes: u64,
+}
+
+impl Pace {
+    fn allows(&self, interval_bytes: u64) -> bool {
+        self.progress.as_ref().is_none_or(|progress| {
+            self.dispatched_bytes <= progress.scaled(interval_bytes) + interval_bytes / 4
+        })
+    }
 }
 
 /// For status lines, checkers and tests.
@@ -272,6 +297,9 @@ impl Replica {
     /// Hands prepares to the executor, in order, as reply buffers are free.
     fn start_executions(&mut self, outputs: &mut Vec<Output>) {
         while let Some((prepare, _)) = self.executions.front() {
+            if !self.pace.allows(self.checkpoint_bytes) {
+                return;
+            }
             let header = prepare.header();
             let size = if header.operation >= executor::OPERATION_MACHINE_MIN {
                 (self.reply_size)(header.operation, prepare.body()).min(BODY_SIZE_MAX)
@@ -284,6 +312,7 @@ impl Replica {
             let Some((prepare, checkpoint)) = self.executions.pop_front() else {
                 return;
             };
+            self.pace.dispatched_bytes += u64::from(prepare.header().size);
             if checkpoint {
                 let header = prepare.header();
                 self.checkpoint_of = Some((header.op, header.checksum, header.timestamp));
@@ -316,12 +345,19 @@ impl Replica {
             // The client table is as of `op`: the executor's answers come in order.
             let sessions = self.vsr.sessions().encode();
             let former = self.superblock.state().manifest();
-            outputs.push(Output::Checkpoint(CheckpointTask {
+            let progress = Arc::new(WriteProgress::new(snapshot.size()));
+            self.pace = Pace {
+                progress: Some(Arc::clone(&progress)),
+                dispatched_bytes: 0,
+            };
+            let task = CheckpointTask {
                 op,
                 snapshot,
                 sessions,
                 former,
-            }));
+                progress,
+            };
+            outputs.push(Output::Checkpoint(task));
         }
     }
 
@@ -336,6 +372,7 @@ impl Replica {
             .take()
             .expect("one checkpoint is under way");
         assert_eq!(of, op);
+        self.pace = Pace::default();
         self.checkpoint_written = Some(Checkpoint {
             op,
             prepare_checksum,

@@ -143,6 +143,8 @@ pub fn open<M: Machine + 'static>(
         reply_size: M::reply_size_max,
         checkpoint_written: None,
         checkpoint_of: None,
+        checkpoint_bytes: config.checkpoint_bytes,
+        pace: super::Pace::default(),
         idle_ticks: 0,
         stopped: false,
     };

@@ -169,6 +169,7 @@ impl Driver for Echo {
                             snapshot: Box::new(Nothing),
                             sessions: Vec::new(),
                             former: None,
+                            progress: Default::default(),
                         }));
                     }
                     FLOOD => {
@@ -294,6 +295,10 @@ impl Execute for Copier {
 struct Nothing;
 
 impl Snapshot for Nothing {
+    fn size(&self) -> u64 {
+        0
+    }
+
     fn write(&mut self, _: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {
         Ok(Vec::new())
     }

@@ -22,6 +22,9 @@ use super::storage::{FileKind, FileName, Storage};
 
 /// The state of a machine at one operation, to be written by another thread.
 pub trait Snapshot: Send {
+    /// About how many bytes will be written: what progress is measured against.
+    fn size(&self) -> u64;
+
     /// Writes the files that are not there yet; gives all files that make up the state.
     fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError>;
 }

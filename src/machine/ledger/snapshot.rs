@@ -202,6 +202,16 @@ pub(super) fn chunk_number(count: usize) -> u32 {
 }
 
 impl Snapshot for LedgerSnapshot {
+    fn size(&self) -> u64 {
+        let chunk_rows = 1u64 << self.counts.chunk_rows_log2;
+        let new_rows = |rows: u32, files: usize| u64::from(rows) - files as u64 * chunk_rows;
+        let (transfer, id) = (size_of::<Transfer>() as u64, size_of::<u128>() as u64);
+        new_rows(self.counts.transfers, self.transfer_files.len()) * (transfer + id)
+            + new_rows(self.counts.failed, self.failed_files.len()) * id
+            + u64::from(self.counts.accounts) * size_of::<Account>() as u64
+            + self.resolutions.len() as u64
+    }
+
     fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {
         let chunk_rows = 1u32 << self.counts.chunk_rows_log2;
         let mut written = Written {
