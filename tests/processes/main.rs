@@ -1,0 +1,21 @@
+//! Real processes on loopback: the program as it is run, nothing simulated.
+//!
+//! | file | what is tested |
+//! | --- | --- |
+//! | `commands` | the command line: refusals, locks, ports, signals |
+//! | `kills` | kill -9 under load, and an account of every acknowledged transfer |
+//! | `official` | the official clients, unmodified |
+//! | `cluster`, `load` | processes and directories; load that keeps accounts |
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "processes live in real time, and a failed test says where their logs are"
+)]
+
+mod cluster;
+mod commands;
+mod kills;
+mod load;
+mod official;
