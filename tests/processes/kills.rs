@@ -57,14 +57,14 @@ fn two_replicas_of_three_are_killed_and_nothing_is_acknowledged_meanwhile() {
         for index in killed {
             cluster.kill(index);
         }
-        // What was on its way to clients may still arrive.
-        std::thread::sleep(Duration::from_millis(300));
+        // What was committed before may still be told: one batch for each client. What a client
+        // asks after that needs two replicas.
         let answered = load.answered();
-        std::thread::sleep(Duration::from_millis(700));
-        assert_eq!(
-            load.answered(),
-            answered,
-            "one replica of three acknowledged something"
+        std::thread::sleep(Duration::from_millis(1_500));
+        let told = load.answered() - answered;
+        assert!(
+            told <= THREADS,
+            "one replica of three acknowledged {told} batches"
         );
         restart(&mut cluster, &killed);
     }
