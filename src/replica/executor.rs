@@ -194,6 +194,10 @@ impl Storage for Counting<'_> {
         self.storage.map(name)
     }
 
+    fn sync(&mut self) -> io::Result<()> {
+        self.storage.sync()
+    }
+
     fn list(&self) -> io::Result<Vec<(FileName, u64)>> {
         self.storage.list()
     }

@@ -1,7 +1,7 @@
 //! Checkpoint files in a directory.
 //!
 //! ```text
-//!   <name>.tmp ──► direct writes ──► fsync ──► rename to <name> ──► fsync of the directory
+//!   <name>.tmp ──► direct writes ──► fsync ──► rename to <name>      sync: fsync of the directory
 //! ```
 //!
 //! A file has its name only when every byte of it is durable. What a crash leaves behind ends in
@@ -96,6 +96,10 @@ impl Storage for DirectoryStorage {
         Ok(Map::of_file(map))
     }
 
+    fn sync(&mut self) -> io::Result<()> {
+        sync_directory(&self.path)
+    }
+
     fn list(&self) -> io::Result<Vec<(FileName, u64)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -109,7 +113,7 @@ impl Storage for DirectoryStorage {
     }
 
     fn remove(&mut self, name: FileName) -> io::Result<()> {
-        // Not synced: a file that comes back after a crash is removed by the next sweep.
+        // A file that comes back after a crash is removed by the next sweep.
         fs::remove_file(self.path_of(name))
     }
 }
@@ -149,9 +153,7 @@ impl FileWriter for DirectoryWriter {
 
     fn finish(self: Box<Self>) -> io::Result<()> {
         self.file.sync_all()?;
-        fs::rename(&self.unfinished, &self.finished)?;
-        let directory = self.finished.parent().expect("a file in a directory");
-        sync_directory(directory)
+        fs::rename(&self.unfinished, &self.finished)
     }
 }
 

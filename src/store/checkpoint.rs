@@ -25,7 +25,8 @@ pub trait Snapshot: Send {
     /// About how many bytes will be written: what progress is measured against.
     fn size(&self) -> u64;
 
-    /// Writes the files that are not there yet; gives all files that make up the state.
+    /// Writes the files that are not there yet; gives all files that make up the state. Their names
+    /// need not be durable yet.
     fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError>;
 }
 
@@ -143,13 +144,23 @@ pub fn write_checkpoint(
     mut snapshot: Box<dyn Snapshot>,
     sessions: &[u8],
 ) -> Result<ManifestRef, StoreError> {
+    let sync = |storage: &mut dyn Storage| {
+        let name = FileName::new(FileKind::Manifest, op);
+        storage
+            .sync()
+            .map_err(|error| StoreError::io("sync the names up to", name, error))
+    };
     let mut files = snapshot.write(storage)?;
     let mut file = SealedWriter::create(storage, FileName::new(FileKind::Sessions, op))?;
     file.section(SECTION_SESSIONS)?;
     file.write(sessions)?;
     files.push(file.finish()?);
     files.sort_unstable_by_key(|entry| entry.name);
-    Manifest { op, files }.write(storage)
+    // What a manifest lists is there, whenever the manifest is.
+    sync(storage)?;
+    let reference = Manifest { op, files }.write(storage)?;
+    sync(storage)?;
+    Ok(reference)
 }
 
 /// Removes every file that none of these checkpoints needs; gives the number removed. For after the

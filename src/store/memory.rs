@@ -1,7 +1,7 @@
 //! Storage in memory, for simulation and tests.
 //!
-//! It keeps what a disk keeps: [`MemoryStorage::crash`] forgets files that were not finished, as a
-//! power failure does. Faults that a disk commits by itself are injected by
+//! It keeps what a disk must keep, and nothing else: [`MemoryStorage::crash`] forgets files that were
+//! not finished, and names and removals that were not synced. Faults that a disk commits by itself are injected by
 //! [`MemoryStorage::damage`], and a full disk by [`MemoryStorage::fail_writes_after`]. The fault of a
 //! torn file cannot occur: a file gets its name after its bytes are durable.
 
@@ -19,12 +19,19 @@ pub struct MemoryStorage {
 
 #[derive(Debug, Default)]
 struct State {
-    files: BTreeMap<FileName, Map>,
+    files: BTreeMap<FileName, File>,
     /// Counts crashes: a file begun before one can never be finished.
     epoch: u64,
     /// Writes that still succeed; `None` for all.
     writes_left: Option<u64>,
     bytes_written: u64,
+}
+
+/// What a name stands for, and what it would stand for after a crash.
+#[derive(Debug, Default)]
+struct File {
+    visible: Option<Map>,
+    durable: Option<Map>,
 }
 
 impl MemoryStorage {
@@ -33,21 +40,29 @@ impl MemoryStorage {
         self.clone()
     }
 
-    /// Power is lost: files that are being written are gone.
+    /// Power is lost: what was not synced is gone.
     pub fn crash(&mut self) {
-        self.state().epoch += 1;
+        let mut state = self.state();
+        state.epoch += 1;
+        for file in state.files.values_mut() {
+            file.visible.clone_from(&file.durable);
+        }
     }
 
     /// Flips a bit of a finished file.
     pub fn damage(&mut self, name: FileName, offset: usize) {
         let mut state = self.state();
-        let map = state.files.get_mut(&name).expect("a finished file");
-        let mut bytes = map.to_vec();
+        let file = state.files.get_mut(&name).expect("a finished file");
+        let mut bytes = file.visible.as_ref().expect("a finished file").to_vec();
         bytes[offset] ^= 0x10;
-        *map = Map::copy_of(&bytes);
+        let map = Map::copy_of(&bytes);
+        *file = File {
+            visible: Some(map.clone()),
+            durable: Some(map),
+        };
     }
 
-    /// After this many more writes (creations, writes and finishes) each fails: the disk is full.
+    /// After this many more writes (creations, writes, finishes, syncs) each fails: the disk is full.
     pub fn fail_writes_after(&mut self, writes: Option<u64>) {
         self.state().writes_left = writes;
     }
@@ -77,9 +92,8 @@ impl State {
     }
 
     fn file(&self, name: FileName) -> io::Result<&Map> {
-        self.files
-            .get(&name)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        let file = self.files.get(&name).and_then(|file| file.visible.as_ref());
+        file.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -109,17 +123,31 @@ impl Storage for MemoryStorage {
         self.state().file(name).cloned()
     }
 
+    fn sync(&mut self) -> io::Result<()> {
+        let mut state = self.state();
+        state.count_write()?;
+        for file in state.files.values_mut() {
+            file.durable.clone_from(&file.visible);
+        }
+        state.files.retain(|_, file| file.visible.is_some());
+        Ok(())
+    }
+
     fn list(&self) -> io::Result<Vec<(FileName, u64)>> {
         let state = self.state();
-        Ok(state
-            .files
-            .iter()
+        let files = state.files.iter();
+        let visible = files.filter_map(|(name, file)| Some((name, file.visible.as_ref()?)));
+        Ok(visible
             .map(|(name, map)| (*name, map.len() as u64))
             .collect())
     }
 
     fn remove(&mut self, name: FileName) -> io::Result<()> {
-        let removed = self.state().files.remove(&name);
+        let mut state = self.state();
+        let removed = state
+            .files
+            .get_mut(&name)
+            .and_then(|file| file.visible.take());
         removed
             .map(drop)
             .ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -164,7 +192,8 @@ impl FileWriter for MemoryWriter {
                 "the storage has crashed since the file was begun",
             ));
         }
-        state.files.insert(self.name, Map::copy_of(&self.bytes));
+        let map = Map::copy_of(&self.bytes);
+        state.files.entry(self.name).or_default().visible = Some(map);
         Ok(())
     }
 }

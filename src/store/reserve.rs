@@ -2,12 +2,14 @@
 //!
 //! The first touch of a huge page costs 0.09 ms for zeroing it; on a virtual machine whose host has
 //! to find the memory first, 5 to 10 ms were measured, for two mebibytes. That is five times what
-//! executing the transfers costs that go there. So the builder touches memory before the executor
-//! needs it, as much as went away since the former checkpoint; and chunks whose rows went to files
-//! come back here.
+//! executing the transfers costs that go there. So a thread with time touches memory before the
+//! executor needs it, and chunks whose rows went to files come back here.
+//!
+//! The builder must not do it while it writes a checkpoint: that held up a checkpoint by 0.5 s, and
+//! the journal, which waits for checkpoints, ran full.
 //!
 //! ```text
-//!   builder: fill ──► reserve ──► executor: take ──► chunk ──► file published ──► put ──► reserve
+//!   idle thread: fill ──► reserve ──► executor: take ──► chunk ──► file published ──► put ──► reserve
 //! ```
 //!
 //! The lock is held to push or pop one handle, never while memory is touched. What is in the

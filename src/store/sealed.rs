@@ -176,6 +176,11 @@ impl SealedWriter {
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        if self.filled == 0 && bytes.as_ptr().addr().is_multiple_of(STORAGE_SECTOR_SIZE) {
+            let (blocks, rest) = bytes.split_at(bytes.len() / BLOCK_SIZE * BLOCK_SIZE);
+            self.write_blocks(blocks)?;
+            bytes = rest;
+        }
         while !bytes.is_empty() {
             let count = bytes.len().min(BLOCK_SIZE - self.filled);
             self.block.bytes_mut()[self.filled..self.filled + count]
@@ -188,6 +193,20 @@ impl SealedWriter {
             }
         }
         Ok(())
+    }
+
+    /// Whole blocks from where they are, in one write: the device then works at several parts of it
+    /// at once.
+    fn write_blocks(&mut self, blocks: &[u8]) -> Result<(), StoreError> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        self.checksums
+            .extend(blocks.chunks(BLOCK_SIZE).map(xxh3_128));
+        self.data_size += blocks.len() as u64;
+        self.file
+            .write(blocks)
+            .map_err(|error| StoreError::io("write", self.name, error))
     }
 
     /// Zeros up to a whole sector.

@@ -4,9 +4,10 @@
 //! removed. All calls block: they are for the threads beside the replica's.
 //!
 //! ```text
-//!   create ──► write, write, ... ──► finish: synced, renamed, directory synced
-//!                     │                 │
-//!          a crash leaves nothing       └─ a crash leaves the file, every byte of it
+//!   create ──► write, write, ... ──► finish: bytes synced, named ──► sync: names synced
+//!                     │                          │                        │
+//!          a crash leaves nothing    a crash leaves nothing,    a crash leaves the file
+//!                                    or every byte of it
 //! ```
 //!
 //! The store knows names and contents; how they become durable is the implementation's:
@@ -107,10 +108,14 @@ pub trait Storage: Send {
     /// The whole file in memory, for as long as the map lives, even if the file is removed.
     fn map(&self, name: FileName) -> io::Result<Map>;
 
+    /// Makes the names of all finished files durable, and removals.
+    fn sync(&mut self) -> io::Result<()>;
+
     /// Finished files, ascending, with their sizes.
     fn list(&self) -> io::Result<Vec<(FileName, u64)>>;
 
-    /// Removes a file. One that is not there is an error of kind `NotFound`.
+    /// Removes a file; a crash before the next sync may bring it back. One that is not there is an
+    /// error of kind `NotFound`.
     fn remove(&mut self, name: FileName) -> io::Result<()>;
 }
 
@@ -119,7 +124,7 @@ pub trait FileWriter {
     /// Appends. Length and address are multiples of [`STORAGE_SECTOR_SIZE`].
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes the file and its name durable. Without it, the file never was.
+    /// Makes the file durable, then gives it its name. Without it, the file never was.
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 

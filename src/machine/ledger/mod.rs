@@ -129,7 +129,7 @@ impl Ledger {
     }
 
     /// Memory for transfers to come. Filling it on another thread before clients come keeps first
-    /// touches of memory off the executor; checkpoints keep it filled afterwards.
+    /// touches of memory off the executor.
     pub fn reserve(&self) -> Reserve {
         self.books.transfers.reserve()
     }

@@ -20,8 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Ledger;
 use crate::store::{
-    FileEntry, FileKind, FileName, Map, Reserve, SealedWriter, Shared, Snapshot, Storage,
-    StoreError,
+    FileEntry, FileKind, FileName, Map, SealedWriter, Shared, Snapshot, Storage, StoreError,
 };
 
 /// Sections of a file of full chunks.
@@ -51,10 +50,6 @@ pub(super) struct Counts {
     pub(super) failed: u32,
     pub(super) reserved: [u32; 3],
 }
-
-/// Chunks touched ahead by one checkpoint: 128 MiB, 0.3 s where memory comes slowly. More would hold
-/// up the checkpoint.
-const RESERVE_CHUNKS_MAX: u32 = 16;
 
 /// One waiting expiry.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -104,22 +99,11 @@ struct LedgerSnapshot {
     transfer_files: Vec<FileEntry>,
     failed_files: Vec<FileEntry>,
     written: Arc<Mutex<Vec<Written>>>,
-    /// Of transfers; and how many chunks it should hold.
-    reserve: Reserve,
-    reserve_chunks: u32,
 }
 
 impl Ledger {
     pub(super) fn capture(&mut self, op: u64) -> Box<dyn Snapshot> {
         let (books, files) = (&mut self.books, &self.files);
-        // Until the next checkpoint as many chunks will be needed as since the last one, but those
-        // that this one's files replace come back by themselves.
-        let unpublished = books.transfers.chunks_full() - chunk_number(files.transfers.len());
-        let resident = chunk_number(files.resident.len()) + unpublished;
-        let returning = resident.saturating_sub(self.options.resident_chunks);
-        let reserve_chunks = unpublished
-            .saturating_sub(returning)
-            .min(RESERVE_CHUNKS_MAX);
         let counts = Counts {
             version: VERSION,
             chunk_rows_log2: self.options.chunk_rows_log2,
@@ -154,8 +138,6 @@ impl Ledger {
             transfer_files: files.transfers.clone(),
             failed_files: files.failed.clone(),
             written: Arc::clone(&files.written),
-            reserve: books.transfers.reserve(),
-            reserve_chunks,
         })
     }
 
@@ -271,7 +253,6 @@ impl Snapshot for LedgerSnapshot {
         let mut files = self.transfer_files.clone();
         files.extend_from_slice(&self.failed_files);
         files.push(ledger);
-        self.reserve.fill(self.reserve_chunks as usize);
         self.written
             .lock()
             .expect("a push and a drain do not panic")
