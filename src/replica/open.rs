@@ -102,12 +102,16 @@ pub fn open<M: Machine + 'static>(
         Some(state.journal_start),
         |entry| scan.visit(entry.location, entry.payload),
     )?;
-    if let Some(corruption) = recovery.corruptions.first() {
-        let more = recovery.corruptions.len() - 1;
-        let more = if more == 0 {
-            String::new()
-        } else {
-            format!(", and {more} more")
+    // Damage that hit only the journal's own markers has cost nobody anything.
+    let lost: Vec<_> = recovery
+        .corruptions
+        .iter()
+        .filter(|c| c.entries != Some(0))
+        .collect();
+    if let Some(corruption) = lost.first() {
+        let more = match lost.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
         };
         return Err(OpenError::Corrupt(format!("{corruption}{more}")));
     }
