@@ -188,13 +188,16 @@ impl<T: Plain> Table<T> {
 
     /// All rows, chunk by chunk.
     pub fn slices(&self) -> impl Iterator<Item = &[T]> {
-        let chunk_rows = self.chunk_rows();
-        (0..self.len.div_ceil(chunk_rows)).map(move |chunk| {
-            let start = chunk << self.chunk_rows_log2;
-            let rows = (self.len - start).min(chunk_rows) as usize;
-            // SAFETY: these rows are below `len`, in one chunk, and `&self` keeps them unchanged.
-            unsafe { std::slice::from_raw_parts(self.pointer(start), rows) }
-        })
+        (0..self.len.div_ceil(self.chunk_rows())).map(|chunk| self.chunk(chunk))
+    }
+
+    /// The rows of a chunk that has some.
+    pub fn chunk(&self, chunk: u32) -> &[T] {
+        let start = chunk << self.chunk_rows_log2;
+        assert!(start < self.len);
+        let rows = (self.len - start).min(self.chunk_rows()) as usize;
+        // SAFETY: these rows are below `len`, in one chunk, and `&self` keeps them unchanged.
+        unsafe { std::slice::from_raw_parts(self.pointer(start), rows) }
     }
 
     /// A view of the rows of chunk `from` and later, for another thread. From here on, no row that

@@ -5,6 +5,7 @@
 //!   transfers    rows of 128 bytes, in order of commit, never changed
 //!   failed       ids that failed for good, 16 bytes each, never changed
 //!   resolutions  two bits for each transfer: what became of a pending one
+//!   unresolved   pending transfers whose rows have left memory, copied
 //!   expiries     pending transfers with a timeout, by expiry
 //!
 //!   account_ids   id → row of `accounts`
@@ -24,8 +25,9 @@ use stampede_client::wire::{Account, Transfer};
 
 use super::LedgerOptions;
 use super::expiry::Expiries;
-use super::resolutions::Resolutions;
-use crate::store::{IdHash, Index, ROW_NONE, Table};
+use super::resolutions::{Resolution, Resolutions};
+use super::unresolved::Unresolved;
+use crate::store::{IdHash, Index, Map, ROW_NONE, Table, prefetch};
 
 /// Rows of `transfer_ids` from here on are failed ids: room for 3.2 billion transfers and one
 /// billion failures.
@@ -44,6 +46,9 @@ pub(super) struct Books {
     pub(super) failed: Table<u128>,
     pub(super) resolutions: Resolutions,
     pub(super) expiries: Expiries,
+    pub(super) unresolved: Unresolved,
+    /// Transfers below are in files.
+    file_rows: u32,
 }
 
 /// What an id of a transfer stands for.
@@ -65,6 +70,8 @@ impl Books {
             failed: Table::new(options.chunk_rows_log2),
             resolutions: Resolutions::new(options.chunk_rows_log2),
             expiries: Expiries::default(),
+            unresolved: Unresolved::new(options.chunk_rows_log2),
+            file_rows: 0,
         }
     }
 
@@ -93,7 +100,7 @@ impl Books {
     pub(super) fn transfer(&self, id: u128, hash: IdHash) -> Known {
         let found = self.transfer_ids.find(hash, |row| {
             if row < FAILED_BASE {
-                self.transfers.row(row).id == id
+                self.transfer_row(row).id == id
             } else {
                 *self.failed.row(row - FAILED_BASE) == id
             }
@@ -105,13 +112,79 @@ impl Books {
         }
     }
 
-    /// Fetches what [`Index::candidate`] gave for a transfer's id, from memory or from its file.
+    /// A transfer, from memory if that can be.
+    #[inline(always)]
+    pub(super) fn transfer_row(&self, row: u32) -> &Transfer {
+        if row >= self.file_rows {
+            return self.transfers.row(row);
+        }
+        self.transfer_row_in_file(row)
+    }
+
+    #[inline(never)]
+    fn transfer_row_in_file(&self, row: u32) -> &Transfer {
+        self.unresolved
+            .row(row)
+            .unwrap_or_else(|| self.transfers.row(row))
+    }
+
+    /// Fetches what [`Index::candidate`] gave for a transfer's id. A row that has to come from its
+    /// file is only asked for, so that the reads of a sub-batch overlap.
     #[inline(always)]
     pub(super) fn prefetch_transfer(&self, candidate: u32) {
-        if candidate < FAILED_BASE {
-            self.transfers.fetch(candidate);
-            self.transfers.prefetch(candidate);
+        if candidate >= self.file_rows {
+            if candidate < FAILED_BASE {
+                self.transfers.prefetch(candidate);
+            }
+        } else {
+            self.ask_for_transfer(candidate);
         }
+    }
+
+    #[inline(never)]
+    fn ask_for_transfer(&self, row: u32) {
+        match self.unresolved.row(row) {
+            Some(kept) => prefetch(kept),
+            None => self.transfers.fetch(row),
+        }
+    }
+
+    /// The rows of a full chunk are in a file from here on; chunks go in order.
+    pub(super) fn release_chunk(&mut self, chunk: u32, map: Map, offset: usize) {
+        let first = chunk * self.transfers.chunk_rows();
+        assert_eq!(first, self.file_rows, "chunks leave memory in order");
+        self.unresolved
+            .keep(chunk, self.transfers.chunk(chunk), &self.resolutions);
+        self.transfers.adopt(chunk, map, offset);
+        self.file_rows += self.transfers.chunk_rows();
+    }
+
+    /// The transfers that are there were restored from files, in whole chunks.
+    pub(super) fn restore_files(&mut self) {
+        self.file_rows = self.transfers.len();
+        self.unresolved.restore_files(self.transfers.chunks_full());
+    }
+
+    /// Counts the unresolved transfers in memory, after a restart.
+    pub(super) fn restore_unresolved(&mut self) {
+        for row in self.file_rows..self.transfers.len() {
+            if self.transfers.row(row).flags & transfer_flags::PENDING != 0
+                && self.resolutions.of(row) == Resolution::None
+            {
+                self.unresolved.add(row);
+            }
+        }
+    }
+
+    /// Notes what became of a pending transfer; `None` takes it back.
+    pub(super) fn set_resolution(&mut self, row: u32, resolution: Resolution) {
+        match resolution {
+            Resolution::None => self.unresolved.add(row),
+            Resolution::Posted | Resolution::Voided | Resolution::Expired => {
+                self.unresolved.remove(row);
+            }
+        }
+        self.resolutions.set(row, resolution);
     }
 
     #[inline(always)]

@@ -71,11 +71,11 @@ impl Books {
                 return;
             };
             assert_eq!(self.resolutions.of(row), Resolution::None);
-            let pending = *self.transfers.row(row);
+            let pending = *self.transfer_row(row);
             let (debit, credit) = self.accounts_of(&pending, ROW_UNKNOWN, ROW_UNKNOWN);
             self.release_pending(&pending, debit, credit);
             self.reopen_closed(&pending, debit, credit);
-            self.resolutions.set(row, Resolution::Expired);
+            self.set_resolution(row, Resolution::Expired);
         }
     }
 }

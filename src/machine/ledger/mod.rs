@@ -18,6 +18,7 @@
 //! | `undo` | taking back the transfers and accounts of a broken chain |
 //! | `expiry` | timeouts: what is due, and the pulse |
 //! | `resolutions` | which pending transfers are posted, voided, expired |
+//! | `unresolved` | pending transfers whose rows have left memory |
 //! | `lookup` | lookup_accounts, lookup_transfers |
 //! | `snapshot`, `restore` | the files of a checkpoint, written and read |
 //!
@@ -40,6 +41,7 @@ mod restore;
 mod snapshot;
 mod transfers;
 mod undo;
+mod unresolved;
 
 #[cfg(test)]
 mod tests;
@@ -79,8 +81,9 @@ pub struct LedgerOptions {
     pub resident_chunks: u32,
 }
 
-/// One gibibyte of transfers.
-const RESIDENT_CHUNKS: u32 = 128;
+/// 128 MiB: the last million transfers, and those since the last checkpoint. More memory would only
+/// help reads and retries of older ones; what resolutions need is kept anyway.
+const RESIDENT_CHUNKS: u32 = 16;
 
 impl Default for LedgerOptions {
     fn default() -> Self {
@@ -297,7 +300,10 @@ impl Machine for Ledger {
         body: &[u8],
         reply: &mut [u8],
     ) -> usize {
-        self.apply_operation(operation, timestamp, body, reply)
+        let size = self.apply_operation(operation, timestamp, body, reply);
+        self.books.unresolved.settle();
+        self.release_one_chunk();
+        size
     }
 
     fn due(&self) -> u64 {

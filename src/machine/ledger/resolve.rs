@@ -56,7 +56,7 @@ impl Books {
         else {
             return Err(Status::PendingTransferNotFound);
         };
-        let pending = *self.transfers.row(pending_row);
+        let pending = *self.transfer_row(pending_row);
         if pending.flags & flags::PENDING == 0 {
             return Err(Status::PendingTransferNotPending);
         }
@@ -125,7 +125,7 @@ impl Books {
         } else {
             Resolution::Voided
         };
-        self.resolutions.set(pending_row, resolution);
+        self.set_resolution(pending_row, resolution);
         let timestamp = if imported { event.timestamp } else { timestamp };
         let stored = Transfer {
             debit_account_id: pending.debit_account_id,

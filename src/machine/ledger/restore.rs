@@ -54,6 +54,7 @@ impl Ledger {
         restore_transfers(&mut books, &mut files, storage, &mut file, counts, entries)?;
         restore_failed(&mut books, &mut files, storage, &mut file, counts, entries)?;
         restore_pending(&mut books, storage, &mut file)?;
+        books.restore_unresolved();
         // Recent transfers are the ones that are looked at.
         let chunks = chunk_number(files.transfers.len());
         let recent = chunks.saturating_sub(options.resident_chunks)..chunks;
@@ -105,6 +106,7 @@ fn restore_transfers(
             .transfers
             .append_file(map_chunk(storage, entry)?, ROWS_OFFSET);
     }
+    books.restore_files();
     let tail = file.read_rows::<Transfer>(storage, SECTION_TRANSFERS_TAIL)?;
     if tail.len() != (counts.transfers % chunk_rows) as usize {
         return Err(file.damaged(0, "the transfers are not as many as counted"));

@@ -81,7 +81,8 @@ struct Written {
 pub(super) struct Files {
     pub(super) transfers: Vec<FileEntry>,
     pub(super) failed: Vec<FileEntry>,
-    /// Published files whose rows are in memory too, oldest first.
+    /// Published files whose rows are in memory too, oldest first: recent transfers are the ones that
+    /// are looked at.
     resident: VecDeque<(u32, Map)>,
     /// From snapshots on the builder's thread. Locked for a push or a drain, never during I/O.
     written: Arc<Mutex<Vec<Written>>>,
@@ -141,8 +142,8 @@ impl Ledger {
         })
     }
 
-    /// Takes over the files of the checkpoint of `op`: those of chunks long past replace their
-    /// memory, recent ones wait, because recent transfers are the ones that are looked at.
+    /// Takes over the files of the checkpoint of `op`. Those of transfers replace their memory little
+    /// by little, see [`Ledger::release_one_chunk`].
     pub(super) fn adopt(&mut self, op: u64) {
         let mut written = self
             .files
@@ -166,12 +167,17 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Gives up the memory of one chunk long past, if there is one to give up: a slice of the work
+    /// that a checkpoint makes, done with each operation.
+    pub(super) fn release_one_chunk(&mut self) {
         let chunks_full = self.books.transfers.chunks_full();
-        while let Some((chunk, _)) = self.files.resident.front()
+        if let Some((chunk, _)) = self.files.resident.front()
             && chunk + self.options.resident_chunks < chunks_full
         {
             let (chunk, map) = self.files.resident.pop_front().expect("it has a front");
-            self.books.transfers.adopt(chunk, map, ROWS_OFFSET);
+            self.books.release_chunk(chunk, map, ROWS_OFFSET);
         }
     }
 }

@@ -158,7 +158,7 @@ impl Books {
             // Also "not yet": the pending transfer may be an earlier event of this sub-batch.
             probes.candidates[at] = CANDIDATES_UNKNOWN;
             if pending < self.transfers.len() {
-                let pending = self.transfers.row(pending);
+                let pending = self.transfer_row(pending);
                 probes.debits[at] = IdHash::of(pending.debit_account_id);
                 probes.credits[at] = IdHash::of(pending.credit_account_id);
                 self.account_ids.prefetch(probes.debits[at]);
@@ -303,11 +303,11 @@ impl Books {
 
     /// What an event is told whose id is that of the transfer at `row`.
     fn existing(&self, event: &Transfer, row: u32, timestamp: u64) -> Failure {
-        let existing = self.transfers.row(row);
+        let existing = self.transfer_row(row);
         let pending = is_resolution(existing.flags).then(|| {
             let id = existing.pending_id;
             match self.transfer(id, IdHash::of(id)) {
-                Known::Transfer(row) => self.transfers.row(row),
+                Known::Transfer(row) => self.transfer_row(row),
                 Known::No | Known::Failed => unreachable!("a resolved transfer is in the books"),
             }
         });
@@ -378,6 +378,9 @@ impl Books {
             credit.flags |= account_flags::CLOSED;
         }
         let row = self.add_transfer(hash, &stored);
+        if pending {
+            self.unresolved.add(row);
+        }
         if let Some(expires_at) = expires_at(&stored) {
             self.expiries.insert(expires_at, row);
         }

@@ -41,6 +41,7 @@ impl Books {
         if transfer.flags & flags::PENDING != 0 {
             self.release_pending(transfer, debit_row, credit_row);
             self.reopen_closed(transfer, debit_row, credit_row);
+            self.unresolved.remove(row);
         } else {
             self.unpost(transfer.amount, debit_row, credit_row);
         }
@@ -54,7 +55,7 @@ impl Books {
         let Known::Transfer(pending_row) = pending else {
             unreachable!("a resolved transfer is in the books");
         };
-        let pending = *self.transfers.row(pending_row);
+        let pending = *self.transfer_row(pending_row);
         let (debit_row, credit_row) = self.accounts_of(&pending, ROW_UNKNOWN, ROW_UNKNOWN);
         if transfer.flags & flags::POST_PENDING_TRANSFER != 0 {
             self.unpost(transfer.amount, debit_row, credit_row);
@@ -73,7 +74,7 @@ impl Books {
         if let Some(expires_at) = expires_at(&pending) {
             self.expiries.insert(expires_at, pending_row);
         }
-        self.resolutions.set(pending_row, Resolution::None);
+        self.set_resolution(pending_row, Resolution::None);
     }
 
     fn unpost(&mut self, amount: u128, debit_row: u32, credit_row: u32) {
