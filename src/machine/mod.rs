@@ -54,6 +54,12 @@ pub trait Machine: Send {
     where
         Self: Sized;
 
+    /// Work that makes later operations faster and may be done on another thread, at any time or
+    /// never: for a thread without work, at the start.
+    fn prepare(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        None
+    }
+
     /// A checksum of the whole logical state, for tests and for comparing replicas. Slow.
     fn digest(&self) -> u128;
 }

@@ -56,7 +56,7 @@ use self::books::Books;
 pub use self::expiry::PULSE_EVENTS_MAX;
 use self::snapshot::Files;
 use super::Machine;
-use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Reserve, Snapshot, Storage, StoreError, Table};
+use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Snapshot, Storage, StoreError, Table};
 
 /// See the module.
 #[derive(Debug)]
@@ -129,12 +129,6 @@ impl Ledger {
     /// Transfers created.
     pub fn transfers_count(&self) -> u32 {
         self.books.transfers.len()
-    }
-
-    /// Memory for transfers to come. Filling it on another thread before clients come keeps first
-    /// touches of memory off the executor.
-    pub fn reserve(&self) -> Reserve {
-        self.books.transfers.reserve()
     }
 
     fn create<E: Event>(
@@ -320,6 +314,13 @@ impl Machine for Ledger {
 
     fn restore(storage: &dyn Storage, files: &[FileEntry]) -> Result<Self, StoreError> {
         Self::from_files(storage, files)
+    }
+
+    /// Touches memory for two million transfers.
+    fn prepare(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        const CHUNKS: usize = 32;
+        let reserve = self.books.transfers.reserve();
+        Some(Box::new(move || reserve.fill(CHUNKS)))
     }
 
     fn digest(&self) -> u128 {
