@@ -6,14 +6,13 @@
 //! that it takes its place in the order.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::pace::{Pace, PacedStorage};
 use crate::limits::BODY_SIZE_MAX;
 use crate::machine::{Machine, Snapshot};
 use crate::message::{Message, MessageMut, Op};
-use crate::store::{FileName, FileWriter, ManifestRef, Map, Storage, sweep, write_checkpoint};
+use crate::store::{ManifestRef, Storage, sweep, write_checkpoint};
 
 /// Operations of the replica itself. The machine's begin at [`OPERATION_MACHINE_MIN`].
 pub const OPERATION_REGISTER: u8 = 2;
@@ -140,85 +139,14 @@ pub struct CheckpointTask {
     pub sessions: Vec<u8>,
     /// The checkpoint in force, whose files stay; those of earlier ones go.
     pub former: Option<ManifestRef>,
-    pub progress: Arc<WriteProgress>,
+    pub pace: Arc<Pace>,
 }
 
-/// How far a checkpoint has been written; read by the replica while the builder writes.
-#[derive(Debug, Default)]
-pub struct WriteProgress {
-    total: u64,
-    written: AtomicU64,
-}
-
-impl WriteProgress {
-    pub fn new(total: u64) -> Self {
-        Self {
-            total,
-            written: AtomicU64::new(0),
-        }
-    }
-
-    /// From 0 to `scale`.
-    pub fn scaled(&self, scale: u64) -> u64 {
-        let written = self.written.load(Ordering::Relaxed).min(self.total);
-        let part = u128::from(scale) * u128::from(written) / u128::from(self.total.max(1));
-        u64::try_from(part).expect("at most `scale`")
-    }
-}
-
-/// A storage that counts what is written to it.
-struct Counting<'a> {
-    storage: &'a mut dyn Storage,
-    progress: Arc<WriteProgress>,
-}
-
-struct CountingWriter {
-    writer: Box<dyn FileWriter>,
-    progress: Arc<WriteProgress>,
-}
-
-impl Storage for Counting<'_> {
-    fn create(&mut self, name: FileName) -> io::Result<Box<dyn FileWriter>> {
-        let writer = self.storage.create(name)?;
-        Ok(Box::new(CountingWriter {
-            writer,
-            progress: Arc::clone(&self.progress),
-        }))
-    }
-
-    fn read(&self, name: FileName, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.storage.read(name, offset, bytes)
-    }
-
-    fn map(&self, name: FileName) -> io::Result<Map> {
-        self.storage.map(name)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.storage.sync()
-    }
-
-    fn list(&self) -> io::Result<Vec<(FileName, u64)>> {
-        self.storage.list()
-    }
-
-    fn remove(&mut self, name: FileName) -> io::Result<()> {
-        self.storage.remove(name)
-    }
-}
-
-impl FileWriter for CountingWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.writer.write(bytes)?;
-        self.progress
-            .written
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        self.writer.finish()
-    }
+/// A checkpoint that was written: its files are durable, nothing refers to them yet.
+#[derive(Debug)]
+pub struct CheckpointDone {
+    pub op: Op,
+    pub result: Result<ManifestRef, String>,
 }
 
 impl fmt::Debug for CheckpointTask {
@@ -232,21 +160,12 @@ impl fmt::Debug for CheckpointTask {
     }
 }
 
-/// A checkpoint that was written: its files are durable, nothing refers to them yet.
-#[derive(Debug)]
-pub struct CheckpointDone {
-    pub op: Op,
-    pub result: Result<ManifestRef, String>,
-}
-
 impl CheckpointTask {
-    /// Writes the checkpoint's files. Blocking: for the builder's thread.
-    pub fn write(self, storage: &mut dyn Storage) -> CheckpointDone {
+    /// Writes the checkpoint's files. Blocking: for the builder's thread; `pause` lets about a
+    /// millisecond go by.
+    pub fn write(self, storage: &mut dyn Storage, pause: fn()) -> CheckpointDone {
         let keep = self.former.as_slice();
-        let mut storage = Counting {
-            storage,
-            progress: self.progress,
-        };
+        let mut storage = PacedStorage::new(storage, self.pace, pause);
         let result = sweep(&mut storage, keep)
             .and_then(|_| write_checkpoint(&mut storage, self.op, self.snapshot, &self.sessions));
         CheckpointDone {

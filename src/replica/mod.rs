@@ -11,12 +11,14 @@
 //! | `storage` | protocol effects ⇄ journal writes and reads |
 //! | `superblock` | promises and checkpoints, made durable |
 //! | `executor` | committed prepares, applied on another thread |
+//! | `pace` | execution and checkpoints in step |
 //! | `open` | all of it, from what a disk holds |
 //!
 //! Promises: an effect of the protocol reaches the world in the order in which it was caused; nothing
 //! is said before it is durable; a failed write stops the replica.
 
 mod clients;
+mod pace;
 pub mod executor;
 pub mod ingress;
 pub mod io;
@@ -30,8 +32,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use clients::Clients;
-use executor::{CheckpointDone, CheckpointTask, Done, Task, WriteProgress};
+use executor::{CheckpointDone, CheckpointTask, Done, Task};
 use io::{ConnectionId, Fatal, Input, Output};
+use pace::Pace;
 use storage::Entries;
 use superblock::{Change, Checkpoint, Superblock};
 
@@ -63,30 +66,10 @@ pub struct Replica {
     checkpoint_of: Option<(Op, u128, u64)>,
     /// A checkpoint is due for every so many bytes of log.
     checkpoint_bytes: u64,
-    pace: Pace,
+    /// Of the checkpoint that is being written.
+    pace: Option<Arc<Pace>>,
     idle_ticks: u32,
     stopped: bool,
-}
-
-/// Keeps execution in step with the checkpoint that is being written.
-///
-/// The checkpoint must be over when the next one is due. Without a pace, a disk that cannot keep up
-/// would stop everything at that moment for as long as the checkpoint still takes; with it, the same
-/// time is spread over the whole interval: of the bytes until the next checkpoint, no greater share
-/// is executed than of this one's bytes is written, plus a quarter for a start.
-#[derive(Debug, Default)]
-struct Pace {
-    progress: Option<Arc<WriteProgress>>,
-    /// Prepares given to the executor since the checkpoint was captured.
-    dispatched_bytes: u64,
-}
-
-impl Pace {
-    fn allows(&self, interval_bytes: u64) -> bool {
-        self.progress.as_ref().is_none_or(|progress| {
-            self.dispatched_bytes <= progress.scaled(interval_bytes) + interval_bytes / 4
-        })
-    }
 }
 
 /// For status lines, checkers and tests.
@@ -297,7 +280,7 @@ impl Replica {
     /// Hands prepares to the executor, in order, as reply buffers are free.
     fn start_executions(&mut self, outputs: &mut Vec<Output>) {
         while let Some((prepare, _)) = self.executions.front() {
-            if !self.pace.allows(self.checkpoint_bytes) {
+            if self.pace.as_ref().is_some_and(|pace| !pace.may_execute()) {
                 return;
             }
             let header = prepare.header();
@@ -312,7 +295,9 @@ impl Replica {
             let Some((prepare, checkpoint)) = self.executions.pop_front() else {
                 return;
             };
-            self.pace.dispatched_bytes += u64::from(prepare.header().size);
+            if let Some(pace) = &self.pace {
+                pace.executed(u64::from(prepare.header().size));
+            }
             if checkpoint {
                 let header = prepare.header();
                 self.checkpoint_of = Some((header.op, header.checksum, header.timestamp));
@@ -345,17 +330,14 @@ impl Replica {
             // The client table is as of `op`: the executor's answers come in order.
             let sessions = self.vsr.sessions().encode();
             let former = self.superblock.state().manifest();
-            let progress = Arc::new(WriteProgress::new(snapshot.size()));
-            self.pace = Pace {
-                progress: Some(Arc::clone(&progress)),
-                dispatched_bytes: 0,
-            };
+            let pace = Arc::new(Pace::new(snapshot.size(), self.checkpoint_bytes));
+            self.pace = Some(Arc::clone(&pace));
             let task = CheckpointTask {
                 op,
                 snapshot,
                 sessions,
                 former,
-                progress,
+                pace,
             };
             outputs.push(Output::Checkpoint(task));
         }
@@ -372,7 +354,7 @@ impl Replica {
             .take()
             .expect("one checkpoint is under way");
         assert_eq!(of, op);
-        self.pace = Pace::default();
+        self.pace = None;
         self.checkpoint_written = Some(Checkpoint {
             op,
             prepare_checksum,

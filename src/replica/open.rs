@@ -148,7 +148,7 @@ pub fn open<M: Machine + 'static>(
         checkpoint_written: None,
         checkpoint_of: None,
         checkpoint_bytes: config.checkpoint_bytes,
-        pace: super::Pace::default(),
+        pace: None,
         idle_ticks: 0,
         stopped: false,
     };

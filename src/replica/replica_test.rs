@@ -164,7 +164,7 @@ impl World {
                 }
                 Output::Checkpoint(task) => {
                     self.checkpoints += 1;
-                    let done = task.write(&mut self.storage);
+                    let done = task.write(&mut self.storage, || {});
                     self.input(Input::CheckpointDone(done));
                 }
                 Output::Close { reason, .. } => panic!("closed: {reason}"),

@@ -106,9 +106,12 @@ impl Execute for Executor {
     }
 }
 
+/// How long a builder that is ahead of the log waits before it looks again.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+
 /// The builder's disk.
 impl<S: Storage + 'static> Build for S {
     fn build(&mut self, task: CheckpointTask) -> CheckpointDone {
-        task.write(self)
+        task.write(self, || std::thread::sleep(PAUSE))
     }
 }

@@ -169,7 +169,7 @@ impl Driver for Echo {
                             snapshot: Box::new(Nothing),
                             sessions: Vec::new(),
                             former: None,
-                            progress: Default::default(),
+                            pace: Default::default(),
                         }));
                     }
                     FLOOD => {

@@ -218,7 +218,7 @@ impl Host {
         if let Some(checkpoint) = running.checkpoints.into_iter().next() {
             // The builder was somewhere in the middle: a number of its writes have been done.
             self.storage.fail_writes_after(Some(random.skewed(40)));
-            drop(checkpoint.write(&mut self.storage));
+            drop(checkpoint.write(&mut self.storage, || {}));
             self.storage.fail_writes_after(None);
         }
         self.storage.crash();
@@ -268,7 +268,7 @@ impl Host {
                     .checkpoints
                     .pop_front()
                     .expect("a checkpoint under way");
-                let input = Input::CheckpointDone(task.write(&mut self.storage));
+                let input = Input::CheckpointDone(task.write(&mut self.storage, || {}));
                 let mut reaction = self.input(input, now);
                 self.build_next(now, &mut reaction);
                 return reaction;
