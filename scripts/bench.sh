@@ -171,7 +171,7 @@ for ((i = 0; i < replicas; i++)); do
 done
 
 commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
-note="journaled on a quorum of $replicas before each acknowledgement; "
+note="journaled on $(((replicas + 1) / 2)) of $replicas replicas before each acknowledgement; "
 ((replicas > 1)) || note="journaled before each acknowledgement; "
 note+="all on this machine, $file_system on $device; commit $commit"
 stamp=$(date -u +%Y%m%d-%H%M%S)
