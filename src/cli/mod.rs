@@ -11,6 +11,7 @@
 mod addresses;
 mod bench;
 mod format;
+mod inspect;
 mod size;
 mod start;
 mod version;
@@ -35,6 +36,8 @@ enum Command {
     Format(format::Arguments),
     /// Run a replica
     Start(start::Arguments),
+    /// Show what is in the files of a replica that is not running
+    Inspect(inspect::Arguments),
     /// Generate load against a cluster and report what it did
     Bench(Box<stampede_bench::BenchArgs>),
     /// Say which release this is and, with --verbose, what this machine offers it
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Format(arguments) => format::run(arguments),
         Command::Start(arguments) => start::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
         Command::Bench(arguments) => return bench::run(arguments),
         Command::Version(arguments) => version::run(arguments),
     };
@@ -122,10 +126,14 @@ mod tests {
             "stampede format --replica 0 --replica-count 1 --cluster 1 --journal-size 1MiB d",
             "stampede start --addresses d",
             "stampede start --addresses 1,,2 d",
+            "stampede inspect --op 9..3 d",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).map(|cli| match cli.command {
                 Command::Format(arguments) => format::check(&arguments).map(|_| ()),
-                Command::Start(_) | Command::Bench(_) | Command::Version(_) => Ok(()),
+                Command::Start(_)
+                | Command::Inspect(_)
+                | Command::Bench(_)
+                | Command::Version(_) => Ok(()),
             });
             let code = match error {
                 Err(error) => error.exit_code(),
