@@ -394,6 +394,19 @@ fn damage_to_an_acknowledged_entry_names_it_and_the_rest_is_shown() {
 }
 
 #[test]
+fn damage_to_a_marker_costs_no_operation() {
+    let mut directory = directory();
+    directory.fill(5, true);
+    directory.fill(5, true);
+    directory.flip(&directory.segment(0), 5 * 4096 + 300);
+    let report = directory.inspect();
+    assert_eq!(code(&report), 3, "{}", report.text());
+    assert!(only_problem(&report).contains("no operation is lost"));
+    let log = report.journal.as_ref().unwrap().log.as_ref().unwrap();
+    assert_eq!((log.first, log.last), (1, 10));
+}
+
+#[test]
 fn missing_short_and_foreign_segments_are_damage() {
     let mut directory = directory();
     directory.fill(40, true);

@@ -225,7 +225,7 @@ pub(super) fn examine(
         problems.push(Problem::damage(PART, meaning(corruption)));
     }
     // With entries missing in the middle, the rest cannot be judged.
-    if recovery.corruptions.is_empty() {
+    if recovery.corruptions.iter().all(|c| c.entries == Some(0)) {
         problems.extend(reading.log.contradictions(state));
     }
     Some(reading.report(path.display().to_string(), &recovery))
@@ -248,9 +248,16 @@ fn open_problem(error: &OpenError) -> Problem {
 
 /// A corruption in words.
 fn meaning(corruption: &Corruption) -> String {
+    let bytes = format!(
+        "{} bytes at position {}: {}",
+        corruption.bytes, corruption.position, corruption.damage
+    );
     let lost = match (corruption.entries, corruption.tag) {
         (Some(0), _) => {
-            "no operation is lost with it, but the log cannot be followed across it".to_owned()
+            return format!(
+                "{bytes}; only markers of the journal's own were there, and no operation is lost: the replica \
+                 starts, but look for the disk's own error reports"
+            );
         }
         (Some(1), Some(op)) => format!("op {op}, which had been durable, cannot be read back"),
         (Some(1), None) => "one operation that had been durable cannot be read back".to_owned(),
@@ -260,9 +267,8 @@ fn meaning(corruption: &Corruption) -> String {
         }
     };
     format!(
-        "{} bytes at position {}: {}; {lost}. The replica does not start from this: with other replicas, \
-         recover it from them; alone, restore a backup",
-        corruption.bytes, corruption.position, corruption.damage
+        "{bytes}; {lost}. The replica does not start from this: with other replicas, recover it from them; \
+         alone, restore a backup"
     )
 }
 
