@@ -82,6 +82,8 @@ pub struct Progress {
     pub executed: Op,
     pub checkpoint: Op,
     pub serving: bool,
+    /// It lacks operations that the journals of the others no longer hold.
+    pub beyond_reach: bool,
 }
 
 impl Replica {
@@ -104,6 +106,7 @@ impl Replica {
             executed: self.vsr.executed(),
             checkpoint: self.superblock.state().checkpoint_op,
             serving: self.vsr.is_serving(),
+            beyond_reach: self.vsr.is_beyond_reach(),
         }
     }
 

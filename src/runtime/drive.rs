@@ -21,6 +21,7 @@ use crate::vsr::Status;
 pub struct ReplicaDriver {
     replica: Replica,
     standing: Option<(Status, u32, bool)>,
+    beyond_reach: bool,
 }
 
 impl ReplicaDriver {
@@ -28,11 +29,21 @@ impl ReplicaDriver {
         Self {
             replica,
             standing: None,
+            beyond_reach: false,
         }
     }
 
     fn announce(&mut self) {
         let progress = self.replica.progress();
+        if progress.beyond_reach && !self.beyond_reach {
+            tracing::error!(
+                "this replica stands at op {} and was away for longer than the journals of the others \
+                 reach: it cannot catch up and does not count towards a quorum. Keep the others \
+                 running; a larger --journal-size at format lets replicas be away for longer",
+                progress.head
+            );
+        }
+        self.beyond_reach = progress.beyond_reach;
         let standing = (progress.status, progress.view, progress.serving);
         if self.standing == Some(standing) {
             return;

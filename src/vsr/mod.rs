@@ -174,6 +174,8 @@ pub struct Vsr {
     ahead: BTreeMap<Op, Message>,
     /// A repair request is out, up to this op.
     repair_until: Op,
+    /// What this replica lacks has left the journals of the others.
+    beyond_reach: bool,
 
     exit_votes: [Option<u64>; REPLICAS_MAX],
     exiting: bool,
@@ -268,6 +270,7 @@ impl Vsr {
             expected: BTreeMap::new(),
             ahead: BTreeMap::new(),
             repair_until: 0,
+            beyond_reach: false,
             exit_votes: [None; REPLICAS_MAX],
             exiting: false,
             joins: Default::default(),
@@ -345,6 +348,12 @@ impl Vsr {
     /// The wiring says how many bytes the journal can take before it is full.
     pub fn set_journal_free(&mut self, bytes: u64) {
         self.journal_free = bytes;
+    }
+
+    /// This replica was away for longer than the others' journals reach: it cannot catch up from
+    /// them.
+    pub fn is_beyond_reach(&self) -> bool {
+        self.beyond_reach
     }
 
     /// Requests waiting, for bounds checks.

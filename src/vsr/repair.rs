@@ -163,11 +163,14 @@ impl Vsr {
             .unwrap_or(window)
             .min(window);
         let checksums = self.log.checksums(header.op, wanted);
-        if checksums.is_empty() {
+        let is_trimmed = header.op <= self.log.base();
+        if checksums.is_empty() && !is_trimmed {
             return;
         }
         let mut answer = self.header(Command::Headers);
         answer.op = header.op;
+        // Where this log begins: whoever asks for something earlier learns that it is gone.
+        answer.commit = self.log.base();
         self.send(header.replica, answer, &body_of(&checksums), effects);
         if headers_only {
             return;
@@ -209,9 +212,14 @@ impl Vsr {
         effects: &mut Effects,
     ) {
         let first = header.op;
-        if header.view != self.view || first == 0 || checksums.is_empty() {
+        if header.view != self.view || first == 0 {
             return;
         }
+        if checksums.is_empty() {
+            self.beyond_reach = header.commit > self.log.head();
+            return;
+        }
+        self.beyond_reach = false;
         match self.target {
             Some(target) if target.donor == header.replica => {
                 self.compare(first, checksums);
