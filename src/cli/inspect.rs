@@ -3,7 +3,7 @@
 //! ```text
 //!   source       the directory, opened so that nothing can be written
 //!     ├─► superblock   four copies, and the newest state in words
-//!     ├─► journal      what a restart would find, entry by entry
+//!     ├─► journal      what a restart would find, entry by entry; `log`: which of it is in force
 //!     ├─► checkpoint   the manifest's files, every block verified
 //!     └─► sessions     the client table of the checkpoint
 //!            each gives a report (a value) and problems ──► text or JSON, exit code
@@ -20,6 +20,7 @@ mod checkpoint;
 #[cfg(test)]
 mod inspect_test;
 mod journal;
+mod log;
 mod sessions;
 mod source;
 mod superblock;

@@ -14,7 +14,8 @@ use stampede_journal::device::WriteAt;
 use stampede_journal::{AlignedBuffer, Journal};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::journal::{LogReport, OpRange, PrepareCheck, RowStatus};
+use super::journal::{OpRange, PrepareCheck, RowStatus};
+use super::log::LogReport;
 use super::text::Hex;
 use super::*;
 use crate::machine::Machine;

@@ -21,6 +21,7 @@ use stampede_journal::{Corruption, Entry, OpenError, PayloadCheck, Recovery, Tor
 use zerocopy::FromBytes;
 
 use super::Problem;
+use super::log::{Link, Log, LogReport};
 use super::sessions::operation_name;
 use super::source::{Segments, Source};
 use super::text::{Columns, Hex, Side, Utc, heading, line, prefix, short};
@@ -100,15 +101,6 @@ pub(super) struct JournalReport {
     /// Entries of the operations asked for; `rows` holds the newest of them.
     matching: u64,
     pub(super) rows: Vec<Row>,
-}
-
-/// The log that is in force.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct LogReport {
-    pub(super) first: u64,
-    pub(super) last: u64,
-    /// The greatest commit point that any of its entries names.
-    pub(super) commit: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -272,90 +264,6 @@ fn meaning(corruption: &Corruption) -> String {
     )
 }
 
-/// What a restart keeps of an entry.
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    op: u64,
-    checksum: u128,
-    parent: u128,
-    view: u32,
-    commit: u64,
-}
-
-/// The log as the entries make it.
-#[derive(Debug, Default)]
-struct Log {
-    links: VecDeque<Link>,
-}
-
-impl Log {
-    /// Adds an entry; gives the number of those that it replaces.
-    fn push(&mut self, link: Link) -> u64 {
-        let mut replaced = 0;
-        while self.links.back().is_some_and(|last| last.op >= link.op) {
-            self.links.pop_back();
-            replaced += 1;
-        }
-        self.links.push_back(link);
-        replaced
-    }
-
-    fn report(&self) -> Option<LogReport> {
-        Some(LogReport {
-            first: self.links.front()?.op,
-            last: self.links.back()?.op,
-            commit: self.links.iter().map(|link| link.commit).max()?,
-        })
-    }
-
-    /// Whatever would keep a replica from starting with this log.
-    fn contradictions(&self, state: &State) -> Vec<Problem> {
-        const TIMES: &str =
-            "the files are of different times (was only a part restored from a backup?)";
-        let mut problems = Vec::new();
-        let mut damage = |what: String| problems.push(Problem::damage(PART, what));
-        let checkpoint = state.checkpoint_op;
-        let (Some(first), Some(last)) = (self.links.front(), self.links.back()) else {
-            return problems;
-        };
-        if first.op > checkpoint + 1 {
-            damage(format!(
-                "the log begins at op {}, but the checkpoint ends at op {checkpoint}: what was between is \
-                 missing; {TIMES}",
-                first.op
-            ));
-        }
-        if last.op < checkpoint {
-            damage(format!(
-                "the log ends at op {}, before the checkpoint at op {checkpoint}; {TIMES}",
-                last.op
-            ));
-        }
-        let mut former: Option<&Link> = None;
-        for link in &self.links {
-            let follows = former.is_none_or(|f| f.op + 1 == link.op && f.checksum == link.parent);
-            if !follows {
-                damage(format!(
-                    "op {} does not continue op {}: they are of different histories",
-                    link.op,
-                    former.map_or(0, |former| former.op)
-                ));
-                break;
-            }
-            former = Some(link);
-        }
-        let base = (first.op.checked_sub(1) == Some(checkpoint)).then_some(first.parent);
-        let inside = self.links.iter().find(|link| link.op == checkpoint);
-        let found = base.or_else(|| inside.map(|link| link.checksum));
-        if found.is_some_and(|checksum| checksum != state.checkpoint_checksum) {
-            damage(format!(
-                "op {checkpoint} of the log is not the one that the checkpoint was taken after; {TIMES}"
-            ));
-        }
-        problems
-    }
-}
-
 /// A scan under way.
 #[derive(Debug)]
 struct Reading {
@@ -447,14 +355,9 @@ impl Reading {
         }
     }
 
-    /// Entries beyond the beginning of the last view that are not of that view, and all behind the
-    /// first of them.
     fn drop_what_died(&mut self, state: &State) {
-        let died = |link: &&Link| link.op > state.log_view_op && link.view < state.log_view;
-        if let Some(Link { op, .. }) = self.log.links.iter().find(died).copied() {
-            let before = self.log.links.len();
-            self.log.links.retain(|link| link.op < op);
-            self.superseded += (before - self.log.links.len()) as u64;
+        if let Some((op, count)) = self.log.drop_what_died(state) {
+            self.superseded += count;
             self.mark(op, RowStatus::Died);
         }
     }
