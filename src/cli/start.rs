@@ -14,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 use super::addresses;
 use super::size::Size;
 use super::{Failure, format};
+use crate::limits::CONNECTIONS_MAX;
 use crate::machine::ledger::Ledger;
 use crate::message::{Pool, PoolConfig};
 use crate::replica::TICK_NS;
@@ -70,6 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let data = DataDirectory::new(&arguments.directory);
     let state = data.state().map_err(Failure::new)?;
     check(arguments, &state)?;
+    need_open_files(&state)?;
     let OpenDirectory {
         lock,
         state,
@@ -162,6 +164,28 @@ fn check(arguments: &Arguments, state: &State) -> Result<(), Failure> {
         return Err(Failure::usage(format!(
             "--addresses has {address} twice: each replica has its own"
         )));
+    }
+    Ok(())
+}
+
+/// A limit on open files that is too low would show itself under load, as refused connections.
+fn need_open_files(state: &State) -> Result<(), Failure> {
+    let limit = host::raise_open_files();
+    let segments = u64::from(state.segment_count);
+    let own = segments + 64;
+    if limit < own {
+        return Err(Failure::new(format!(
+            "this process may open {limit} files, but the journal alone has {segments}; raise it \
+             (LimitNOFILE= in the service, or `ulimit -n`)"
+        )));
+    }
+    let wanted = own + CONNECTIONS_MAX as u64;
+    if limit < wanted {
+        tracing::warn!(
+            "this process may open {limit} files: connections are refused beyond {}; raise it to {wanted} \
+             (LimitNOFILE= in the service, or `ulimit -n`)",
+            limit - own
+        );
     }
     Ok(())
 }

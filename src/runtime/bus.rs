@@ -43,6 +43,9 @@ const PLACES_FOR_REPLICAS: usize = 2 * REPLICAS_MAX;
 /// How long an accepted connection may take one of those places without a word.
 const PROBATION_NS: u64 = 2_000_000_000;
 
+/// Up to this size a direct system call costs less than an operation on the ring.
+const IMMEDIATE_SIZE_MAX: usize = 8 * 1024;
+
 const SLOTS: usize = CONNECTIONS_MAX + REPLICAS_MAX;
 
 /// A dial that takes longer has failed; it covers one lost packet and its repetition.
@@ -99,6 +102,8 @@ pub(super) struct Bus {
     peers: Vec<Option<Peer>>,
     /// Slots whose connection waits for a buffer; each at most once.
     waiting: VecDeque<u32>,
+    /// Slots whose connection got something to send in this round; each at most once.
+    ready: Vec<u32>,
     /// Connections with a deadline (closing, or on probation).
     timed: usize,
     counters: Counters,
@@ -140,6 +145,7 @@ impl Bus {
             free: (0..count).rev().collect(),
             peers: peers.collect(),
             waiting: VecDeque::with_capacity(SLOTS),
+            ready: Vec::with_capacity(SLOTS),
             timed: 0,
             counters: Counters::default(),
             stopping: false,
@@ -306,6 +312,7 @@ impl Bus {
         }
         connection.phase = Phase::Open;
         connection.since = now;
+        tracing::info!("reached replica {replica}");
         inputs.push_back(Input::Peer {
             replica,
             connected: true,
@@ -332,6 +339,7 @@ impl Bus {
             in_flight: 0,
             since: now,
             on_probation: false,
+            is_ready: false,
         });
         index
     }
@@ -474,12 +482,36 @@ impl Bus {
             size,
             filled: 0,
         };
-        if body_size == 0 {
+        if body_size <= IMMEDIATE_SIZE_MAX && self.receive_at_once(index) {
             self.deliver(index, ring, inputs);
         } else {
             self.receive_body(index, ring);
         }
         true
+    }
+
+    /// Takes what is there of a small body, which nearly always came with its header: then this
+    /// saves a completion, and a turn of the loop. Gives whether the message is whole.
+    fn receive_at_once(&mut self, index: u32) -> bool {
+        let connection = self.connection_mut(index);
+        let Receive::Body {
+            message,
+            size,
+            filled,
+        } = &mut connection.receive
+        else {
+            unreachable!("the caller has a body to receive");
+        };
+        let body = message.body_mut_of_size(*size - HEADER_SIZE);
+        if !body.is_empty() {
+            let socket = connection.socket.as_raw_fd();
+            let start = body.as_mut_ptr().cast();
+            // SAFETY: writes at most the body's length into the body.
+            let received = unsafe { libc::recv(socket, start, body.len(), libc::MSG_DONTWAIT) };
+            // Nothing yet, the end, an error: the receive in the ring will see it too.
+            *filled = usize::try_from(received).unwrap_or(0);
+        }
+        *filled == body.len()
     }
 
     /// A message is whole.
@@ -522,14 +554,14 @@ impl Bus {
     // ── sending ─────────────────────────────────────────────────────────────────────────────────
 
     /// Sends to another replica, if it is connected and keeps up.
-    pub(super) fn send_replica(&mut self, to: ReplicaIndex, message: Message, ring: &mut Ring) {
+    pub(super) fn send_replica(&mut self, to: ReplicaIndex, message: Message) {
         let peer = self.peers.get(usize::from(to)).and_then(Option::as_ref);
         let size = message.header().size as usize;
         if let Some(index) = peer.and_then(|peer| peer.slot)
             && self.connection_mut(index).is_open()
             && self.connection_mut(index).queue.push(message, size).is_ok()
         {
-            self.send(index, ring);
+            self.want_to_send(index);
         } else {
             self.counters.dropped += 1;
         }
@@ -541,7 +573,6 @@ impl Bus {
         id: ConnectionId,
         (message, size): (Message, usize),
         now: u64,
-        ring: &mut Ring,
         inputs: &mut VecDeque<Input>,
     ) {
         let Some(index) = self.index_of(id) else {
@@ -554,53 +585,69 @@ impl Bus {
         if connection.queue.push(message, size).is_err() {
             return self.close(index, "does_not_read", now, inputs);
         }
-        self.send(index, ring);
+        self.want_to_send(index);
     }
 
-    /// Puts a send into the ring if none is there.
-    fn send(&mut self, index: u32, ring: &mut Ring) {
+    /// Remembers to send at the end of the round: what comes until then leaves together.
+    fn want_to_send(&mut self, index: u32) {
+        let connection = self.connection_mut(index);
+        if !connection.queue.is_sending() && !std::mem::replace(&mut connection.is_ready, true) {
+            self.ready.push(index);
+        }
+    }
+
+    /// Starts the sends of this round.
+    pub(super) fn flush(&mut self, now: u64, ring: &mut Ring, inputs: &mut VecDeque<Input>) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for index in ready.drain(..) {
+            let connection = &mut self.slots[index as usize].connection;
+            // It may be gone, or another one, since it got something to send.
+            if let Some(connection) = connection
+                && std::mem::take(&mut connection.is_ready)
+                && connection.phase != Phase::Closing
+            {
+                self.send(index, now, ring, inputs);
+            }
+        }
+        self.ready = ready;
+    }
+
+    /// Sends what is queued, unless a send is in flight: small things at once, as they nearly always
+    /// fit the socket's buffer and need no completion then; the rest through the ring.
+    fn send(&mut self, index: u32, now: u64, ring: &mut Ring, inputs: &mut VecDeque<Input>) {
         let token = self.token(Kind::Send, index);
         let memory = &self.memory[index as usize];
         let connection = self.slots[index as usize]
             .connection
             .as_mut()
             .expect("a connection that sends");
-        if connection.queue.is_sending() || connection.queue.is_empty() {
-            return;
-        }
-        let vectors: *mut libc::iovec = memory.vectors.get().cast();
-        let count = connection.queue.start(|at, stretch| {
-            assert!(at < BATCH_MAX);
-            // SAFETY: below BATCH_MAX, and no send of this slot is in flight.
-            unsafe {
-                vectors.add(at).write(libc::iovec {
-                    iov_base: stretch.as_ptr().cast_mut().cast(),
-                    iov_len: stretch.len(),
-                });
+        while !connection.queue.is_sending() && !connection.queue.is_empty() {
+            let size = memory.gather(&mut connection.queue);
+            if size <= IMMEDIATE_SIZE_MAX {
+                let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+                let socket = connection.socket.as_raw_fd();
+                // SAFETY: `gather` has made the message whole, and the call keeps nothing of it.
+                let sent = unsafe { libc::sendmsg(socket, memory.message.get(), flags) };
+                if let Ok(sent @ 1..) = usize::try_from(sent) {
+                    self.counters.sent += 1;
+                    connection.queue.on_sent(sent);
+                    continue;
+                }
+                // No room: the ring waits for it. An error: it will come again there.
             }
-        });
-        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let socket = Fd(connection.socket.as_raw_fd());
-        let entry = if count == 1 {
-            // SAFETY: written just above.
-            let only = unsafe { *vectors };
-            let length = u32::try_from(only.iov_len).expect("at most a mebibyte");
-            opcode::Send::new(socket, only.iov_base.cast(), length)
-                .flags(flags)
-                .build()
-        } else {
-            // SAFETY: no send of this slot is in flight, so nobody else looks at it.
-            unsafe {
-                (*memory.message.get()).msg_iov = vectors;
-                (*memory.message.get()).msg_iovlen = count;
-            }
-            opcode::SendMsg::new(socket, memory.message.get())
+            let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+            let socket = Fd(connection.socket.as_raw_fd());
+            let entry = opcode::SendMsg::new(socket, memory.message.get())
                 .flags(u32::try_from(flags).expect("flags are positive"))
-                .build()
-        };
-        connection.in_flight += 1;
-        // SAFETY: the queue holds the messages until the completion; the vectors are the slot's.
-        unsafe { ring.push([(token, entry)]) };
+                .build();
+            connection.in_flight += 1;
+            // SAFETY: the queue holds the messages until the completion, and the slot the vectors,
+            // which are not written again while a send is in flight.
+            unsafe { ring.push([(token, entry)]) };
+        }
+        if connection.is_draining() && connection.queue.is_empty() {
+            self.advance_closing(index, now, ring, inputs);
+        }
     }
 
     pub(super) fn on_sent(
@@ -624,10 +671,7 @@ impl Bus {
             return self.close(index, error_name(&error), now, inputs);
         }
         self.counters.sent += 1;
-        self.send(index, ring);
-        if self.connection_mut(index).is_draining() {
-            self.advance_closing(index, now, ring, inputs);
-        }
+        self.send(index, now, ring, inputs);
     }
 
     // ── closing ─────────────────────────────────────────────────────────────────────────────────
@@ -699,7 +743,7 @@ impl Bus {
         match connection.role {
             Role::Outgoing(replica) => {
                 if was == Phase::Open {
-                    tracing::debug!(replica, reason, "outgoing connection lost");
+                    tracing::info!(reason, "lost replica {replica}");
                     inputs.push_back(Input::Peer {
                         replica,
                         connected: false,
@@ -802,6 +846,28 @@ impl Bus {
 }
 
 impl SlotMemory {
+    /// Begins a send: points the message header to what is to be sent. Gives its size.
+    fn gather(&self, queue: &mut SendQueue) -> usize {
+        let vectors: *mut libc::iovec = self.vectors.get().cast();
+        let mut size = 0;
+        let count = queue.start(|at, stretch| {
+            assert!(at < BATCH_MAX);
+            size += stretch.len();
+            // SAFETY: below BATCH_MAX, and no send is in flight: `start` has checked.
+            unsafe {
+                vectors.add(at).write(libc::iovec {
+                    iov_base: stretch.as_ptr().cast_mut().cast(),
+                    iov_len: stretch.len(),
+                });
+            }
+        });
+        // SAFETY: no send is in flight, so nobody else looks at it.
+        let message = unsafe { &mut *self.message.get() };
+        message.msg_iov = vectors;
+        message.msg_iovlen = count;
+        size
+    }
+
     fn new() -> Self {
         // SAFETY: all-zero vectors and an all-zero message header are valid: nulls and zeros.
         let (vectors, message) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };

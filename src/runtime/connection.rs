@@ -158,6 +158,8 @@ pub(super) struct Connection {
     pub(super) since: u64,
     /// Accepted with the last places: only another replica may stay.
     pub(super) on_probation: bool,
+    /// It got something to send in this round.
+    pub(super) is_ready: bool,
 }
 
 impl Connection {

@@ -7,7 +7,7 @@ use stampede_client::wire::operation::{Kind, Operation};
 
 use super::workers::{Build, Execute};
 use super::{Driver, Output};
-use crate::limits::{BUFFER_SIZE_SMALL, HEADER_SIZE};
+use crate::limits::HEADER_SIZE;
 use crate::protocol::Time;
 use crate::replica::Replica;
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Executor, Task};
@@ -15,6 +15,11 @@ use crate::replica::ingress::{Inspected, inspect};
 use crate::replica::io::Input;
 use crate::store::Storage;
 use crate::vsr::Status;
+
+/// Up to some 250 events: 25 to 75 us, about what waking another thread costs on both sides. With
+/// batches of 100 events this took 1.6 instead of 2.0 us of processor time per event, and a tenth
+/// off the median latency; with batches of 400 it makes no difference.
+const INLINE_SIZE_MAX: usize = 32 * 1024;
 
 /// The replica, and a log line when its standing changes.
 #[derive(Debug)]
@@ -90,8 +95,7 @@ impl Execute for Executor {
         Executor::run(self, task)
     }
 
-    /// A small body is at most some sixty events of about a microsecond. Queries are never quick:
-    /// a filter is small, but what it asks for may lie on the disk.
+    /// Queries are never quick: a filter is small, but what it asks for may lie on the disk.
     fn is_quick(task: &Task) -> bool {
         let Task::Apply {
             prepare,
@@ -103,7 +107,7 @@ impl Execute for Executor {
         };
         let header = prepare.header();
         let kind = Operation::from_code(header.operation).map(Operation::kind);
-        header.size as usize <= BUFFER_SIZE_SMALL
+        header.size as usize <= INLINE_SIZE_MAX
             && matches!(
                 kind,
                 Some(

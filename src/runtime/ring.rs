@@ -412,6 +412,60 @@ mod tests {
         assert!(seen.into_iter().all(|seen| seen));
     }
 
+    /// Makes `io_uring_setup` fail for the calling thread, as container runtimes do.
+    fn forbid_rings(errno: u16) {
+        let instruction = |code: u32, jump_true, jump_false, k| libc::sock_filter {
+            code: u16::try_from(code).unwrap(),
+            jt: jump_true,
+            jf: jump_false,
+            k,
+        };
+        let number = u32::try_from(libc::SYS_io_uring_setup).unwrap();
+        let mut filter = [
+            // The system call's number is the first field of what a filter sees.
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+            instruction(
+                libc::BPF_RET | libc::BPF_K,
+                0,
+                0,
+                libc::SECCOMP_RET_ERRNO | u32::from(errno),
+            ),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).unwrap(),
+            filter: filter.as_mut_ptr(),
+        };
+        // SAFETY: both calls concern the calling thread alone; the program is valid and is copied.
+        let results = unsafe {
+            [
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+                libc::prctl(
+                    libc::PR_SET_SECCOMP,
+                    libc::SECCOMP_MODE_FILTER,
+                    &raw const program,
+                ),
+            ]
+        };
+        assert_eq!(results, [0, 0]);
+    }
+
+    #[test]
+    fn a_container_that_forbids_rings_is_named_as_the_cause() {
+        for errno in [libc::EPERM, libc::ENOSYS] {
+            let attempt = std::thread::spawn(move || {
+                forbid_rings(u16::try_from(errno).unwrap());
+                Ring::new().map(|_| ()).unwrap_err().to_string()
+            });
+            let error = attempt.join().unwrap();
+            assert!(
+                error.contains("seccomp") && error.contains("io_uring_setup"),
+                "{error}"
+            );
+        }
+    }
+
     #[test]
     fn a_wait_ends_when_its_time_is_up() {
         let mut ring = Ring::new().unwrap();

@@ -605,7 +605,8 @@ fn a_connection_reset_in_the_middle_of_a_message_leaves_nothing_behind() {
     eventually("all four closed", || {
         running.seen.closed.load(Ordering::Relaxed) == 4
     });
-    running.client().call(ECHO, b"still here");
+    let mut last = running.client();
+    last.call(ECHO, b"still here");
     let report = running.stop();
     // A receive that was cut short swallows the error; the next one sees only the end.
     let count = |reason| report.closed.get(reason).copied().unwrap_or_default();

@@ -153,11 +153,20 @@ impl<D: Driver, E: Execute> World<D, E> {
             if self.fatal.is_some() {
                 return Ok(());
             }
-            if large && !self.inputs.is_empty() && self.ring.has_pushed() {
-                self.ring.enter(Wait::No).map_err(Error::Enter)?;
+            if large && !self.inputs.is_empty() {
+                self.flush(now);
+                if self.ring.has_pushed() {
+                    self.ring.enter(Wait::No).map_err(Error::Enter)?;
+                }
             }
         }
+        self.flush(now);
         Ok(())
+    }
+
+    fn flush(&mut self, now: Time) {
+        self.bus
+            .flush(now.monotonic, &mut self.ring, &mut self.inputs);
     }
 
     fn carry_out(&mut self, now: Time) {
@@ -165,7 +174,7 @@ impl<D: Driver, E: Execute> World<D, E> {
         let (ring, inputs) = (&mut self.ring, &mut self.inputs);
         for output in outputs.drain(..) {
             match output {
-                Output::SendReplica { to, message } => self.bus.send_replica(to, message, ring),
+                Output::SendReplica { to, message } => self.bus.send_replica(to, message),
                 Output::SendClient {
                     connection,
                     message,
@@ -173,7 +182,7 @@ impl<D: Driver, E: Execute> World<D, E> {
                 } => {
                     let message = (message, size);
                     self.bus
-                        .send_client(connection, message, now.monotonic, ring, inputs);
+                        .send_client(connection, message, now.monotonic, inputs);
                 }
                 Output::Close { connection, reason } => {
                     self.bus
