@@ -17,7 +17,7 @@
 //! | --- | --- |
 //! | `world`, `drive` | the loop, and the replica in it |
 //! | `ring`, `refusal` | io_uring, and why there is none |
-//! | `bus`, `connection`, `dial`, `socket` | connections |
+//! | `bus` | connections |
 //! | `disk` | journal and superblock operations |
 //! | `workers`, `wake`, `cores` | the other threads |
 //! | `directory`, `lock`, `storage` | the data directory and its files |
@@ -32,9 +32,7 @@
 
 mod bus;
 mod clock;
-mod connection;
 mod cores;
-mod dial;
 pub mod directory;
 mod disk;
 mod drive;
@@ -45,7 +43,6 @@ mod ring;
 #[cfg(test)]
 mod runtime_test;
 mod signals;
-mod socket;
 pub mod storage;
 mod wake;
 mod workers;
@@ -198,7 +195,7 @@ impl Listener {
     /// # Errors
     /// The address is taken, or not ours.
     pub fn bind(address: SocketAddr) -> Result<Self, Error> {
-        socket::listen(address).map(Self)
+        bus::listen(address).map(Self)
     }
 }
 
@@ -331,7 +328,7 @@ fn register(pool: &Pool, ring: &mut ring::Ring) {
         for (index, arena) in (0..).zip(pool.arenas()) {
             arena.set_registered(Some(index));
         }
-    } else {
-        tracing::warn!("message buffers {}", ring.features().buffers);
+    } else if let ring::Registration::Refused(why) = &ring.features().buffers {
+        tracing::warn!("message buffers are not registered: {why}");
     }
 }

@@ -143,7 +143,7 @@ impl fmt::Display for Registration {
         match self {
             Self::None => f.write_str("none"),
             Self::Done => f.write_str("registered"),
-            Self::Refused(why) => write!(f, "not registered ({why})"),
+            Self::Refused(_) => f.write_str("not registered"),
         }
     }
 }

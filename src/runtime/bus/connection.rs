@@ -12,7 +12,7 @@
 //! and is read until the other side closes too: closing a socket with unread bytes would reset it,
 //! and might destroy what was just sent. Both are bounded by [`LINGER_NS`].
 //!
-//! Everything here is state and arithmetic; [`super::bus`] talks to the ring.
+//! Everything here is state and arithmetic; [`super`] talks to the ring.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::Error;
+use super::super::Error;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -22,7 +22,7 @@ const BACKLOG: i32 = 1024;
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Binds the replica's address.
-pub(super) fn listen(address: SocketAddr) -> Result<OwnedFd, Error> {
+pub(in crate::runtime) fn listen(address: SocketAddr) -> Result<OwnedFd, Error> {
     let bind = || -> io::Result<OwnedFd> {
         let socket = Socket::new(
             Domain::for_address(address),
