@@ -73,11 +73,13 @@ impl Clients {
     /// A message of ours: its command, or why the connection is closed.
     pub(super) fn check_peer(&mut self, message: &Message) -> Result<Command, &'static str> {
         let checked = self.check_peer_header(message);
-        checked.map_err(|refusal| {
-            let name = refusal_name(refusal);
-            *self.peer_refusals.entry(name).or_insert(0) += 1;
-            name
-        })
+        checked.map_err(|refusal| self.refuse_peer(refusal_name(refusal)))
+    }
+
+    /// Counts why a replica's connection is closed.
+    pub(super) fn refuse_peer(&mut self, reason: &'static str) -> &'static str {
+        *self.peer_refusals.entry(reason).or_insert(0) += 1;
+        reason
     }
 
     fn check_peer_header(&self, message: &Message) -> Result<Command, Refusal> {

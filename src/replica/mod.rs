@@ -39,7 +39,7 @@ use storage::Entries;
 use superblock::{Change, Checkpoint, Superblock};
 
 use crate::limits::BODY_SIZE_MAX;
-use crate::message::{Command, Message, MessageMut, Op, Pool};
+use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
 use crate::protocol::{Effect, Effects, Event, Protocol, Time};
 pub use crate::vsr::timeout::TICK_NS;
 use crate::vsr::{Status, Vsr};
@@ -237,7 +237,12 @@ impl Replica {
     ) {
         if crate::message::is_ours(message.header_bytes()) {
             match self.clients.check_peer(&message) {
-                Ok(Command::Hello) => {}
+                Ok(Command::Hello) => {
+                    if !self.is_of_this_cluster(message.header()) {
+                        let reason = self.clients.refuse_peer("peer_configuration");
+                        outputs.push(Output::Close { connection, reason });
+                    }
+                }
                 Ok(Command::Request) => self.deliver(Event::Request(message), now, outputs),
                 Ok(_) => self.deliver(Event::Message(message.freeze()), now, outputs),
                 Err(reason) => outputs.push(Output::Close { connection, reason }),
@@ -260,22 +265,33 @@ impl Replica {
         }
     }
 
-    /// First words on a new connection to another replica.
-    fn greet(&mut self, replica: u8, outputs: &mut Vec<Output>) {
+    /// First words on a new connection to another replica: what all of a cluster must agree on,
+    /// because sessions and checkpoints depend on it.
+    fn hello(&self) -> Header {
         let state = self.superblock.state();
         let view = self.vsr.view();
-        let mut header =
-            crate::message::Header::new(Command::Hello, state.cluster, state.replica, view);
+        let mut header = Header::new(Command::Hello, state.cluster, state.replica, view);
         header.commit = u64::from(state.replica_count);
         header.session = u64::from(state.sessions_max);
         header.timestamp = state.segment_size * u64::from(state.segment_count);
+        header
+    }
+
+    fn greet(&mut self, replica: u8, outputs: &mut Vec<Output>) {
         if let Some(mut message) = self.pool.acquire(0) {
-            message.fill(header, &[]);
+            message.fill(self.hello(), &[]);
             outputs.push(Output::SendReplica {
                 to: replica,
                 message: message.freeze(),
             });
         }
+    }
+
+    fn is_of_this_cluster(&self, hello: &Header) -> bool {
+        let ours = self.hello();
+        (hello.commit, hello.session, hello.timestamp)
+            == (ours.commit, ours.session, ours.timestamp)
+            && hello.replica != ours.replica
     }
 
     // ── execution and checkpoints ───────────────────────────────────────────────────────────

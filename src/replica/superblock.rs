@@ -1,8 +1,9 @@
 //! The superblock: who this replica is, what it has promised, and where its state begins.
 //!
 //! Four copies of one sector in the file `superblock`, written with direct, data-synced I/O, all four
-//! for every change. A change is over when all four are durable; until then the former state is in
-//! force. Of the copies that verify, the one with the highest sequence is read. It may be one whose
+//! for every change: first two of them, and when those are durable the other two, so that a device
+//! that loses power in the middle of writes and spoils what it was writing leaves two whole copies. A
+//! change is over when all four are durable; until then the former state is in force. Of the copies that verify, the one with the highest sequence is read. It may be one whose
 //! change was cut off by a crash: then nothing had been said on its strength, and taking it is safe.
 //! The first thing a replica does is to write all four again.
 //!
@@ -27,6 +28,9 @@ use crate::store::ManifestRef;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STMPSUPR");
 const VERSION: u32 = 1;
+
+/// Copies on their way to the disk at once; the others stay whole meanwhile.
+const WRITES_AT_ONCE: usize = SUPERBLOCK_COPIES / 2;
 
 /// Bytes of the superblock file.
 pub const SUPERBLOCK_FILE_SIZE: usize = SUPERBLOCK_COPIES * SECTOR_SIZE;
@@ -265,6 +269,9 @@ impl Superblock {
             .writes_left
             .checked_sub(1)
             .expect("a copy was being written");
+        if self.writes_left == SUPERBLOCK_COPIES - WRITES_AT_ONCE {
+            self.write_copies(WRITES_AT_ONCE, outputs);
+        }
         if self.writes_left > 0 {
             return None;
         }
@@ -303,11 +310,16 @@ impl Superblock {
             }
         }
         self.writes_left = SUPERBLOCK_COPIES;
-        for copy in 0..SUPERBLOCK_COPIES as u64 {
+        self.write_copies(0, outputs);
+    }
+
+    fn write_copies(&self, first: usize, outputs: &mut Vec<Output>) {
+        for copy in first..first + WRITES_AT_ONCE {
+            let copy = copy as u64;
             outputs.push(Output::SuperblockWrite {
-                token: state.sequence * SUPERBLOCK_COPIES as u64 + copy,
+                token: self.state.sequence * SUPERBLOCK_COPIES as u64 + copy,
                 offset: copy * SECTOR_SIZE as u64,
-                sector: state.encode(),
+                sector: self.state.encode(),
             });
         }
     }
@@ -381,14 +393,15 @@ mod tests {
         };
         superblock.change(Change::Promise(promise), &mut outputs);
         superblock.change(Change::Refresh, &mut outputs);
-        assert_eq!(outputs.len(), SUPERBLOCK_COPIES);
-        for _ in 0..3 {
-            assert_eq!(superblock.on_written(&mut outputs), None);
-        }
-        assert_eq!(
-            superblock.on_written(&mut outputs),
-            Some(Change::Promise(promise))
-        );
-        assert_eq!(outputs.len(), 2 * SUPERBLOCK_COPIES);
+        // Two copies stay as they are until the first two are durable.
+        assert_eq!(outputs.len(), 2);
+        assert_eq!(superblock.on_written(&mut outputs), None);
+        assert_eq!(outputs.len(), 2);
+        assert_eq!(superblock.on_written(&mut outputs), None);
+        assert_eq!(outputs.len(), 4);
+        assert_eq!(superblock.on_written(&mut outputs), None);
+        let done = superblock.on_written(&mut outputs);
+        assert_eq!(done, Some(Change::Promise(promise)));
+        assert_eq!(outputs.len(), 6);
     }
 }
