@@ -19,46 +19,82 @@ pub enum Pin {
     Never,
 }
 
+/// A core as the scheduler sees it, and the physical one that it shares with its hyperthreads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Core {
+    id: usize,
+    physical: usize,
+}
+
 /// The plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cores {
-    cores: Vec<usize>,
-    pinned: bool,
+    count: usize,
+    /// For the replica's thread and the executor's.
+    pinned: Option<(usize, usize)>,
 }
 
 impl Cores {
     /// Looks at the cores that this process may use.
     pub(super) fn plan(pin: Pin) -> Self {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
-        Self::of(pin, cores.into_iter().map(|core| core.id).collect())
+        let cores: Vec<Core> = cores
+            .into_iter()
+            .map(|core| Core {
+                id: core.id,
+                physical: physical(core.id),
+            })
+            .collect();
+        Self::of(pin, &cores)
     }
 
-    fn of(pin: Pin, cores: Vec<usize>) -> Self {
-        let pinned = match pin {
-            Pin::Auto => cores.len() >= BUSY_THREADS,
-            Pin::Always => cores.len() >= 2,
+    /// The last core, because the first ones serve most interrupts; and the last one that is not its
+    /// hyperthread, which would share its caches.
+    fn of(pin: Pin, cores: &[Core]) -> Self {
+        let count = cores.len();
+        let wanted = match pin {
+            Pin::Auto => count >= BUSY_THREADS,
+            Pin::Always => count >= 2,
             Pin::Never => false,
         };
-        Self { cores, pinned }
+        let pinned = cores
+            .split_last()
+            .filter(|_| wanted)
+            .and_then(|(replica, others)| {
+                let elsewhere = |core: &&Core| core.physical != replica.physical;
+                let executor = others
+                    .iter()
+                    .rev()
+                    .find(elsewhere)
+                    .or_else(|| others.last())?;
+                Some((replica.id, executor.id))
+            });
+        Self { count, pinned }
     }
 
     pub(super) fn is_pinned(&self) -> bool {
-        self.pinned
+        self.pinned.is_some()
     }
 
     pub(super) fn count(&self) -> usize {
-        self.cores.len()
+        self.count
     }
 
-    /// The last core but one: the first ones serve most interrupts.
     pub(super) fn replica(&self) -> Option<usize> {
-        self.pinned.then(|| self.cores[self.cores.len() - 2])
+        self.pinned.map(|(replica, _)| replica)
     }
 
-    /// The last core.
     pub(super) fn executor(&self) -> Option<usize> {
-        self.pinned.then(|| self.cores[self.cores.len() - 1])
+        self.pinned.map(|(_, executor)| executor)
     }
+}
+
+/// The first of the hyperthreads that share a core's hardware; the core itself where that is unknown.
+fn physical(id: usize) -> usize {
+    let path = format!("/sys/devices/system/cpu/cpu{id}/topology/thread_siblings_list");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let first = text.split(|c: char| !c.is_ascii_digit()).next();
+    first.and_then(|number| number.parse().ok()).unwrap_or(id)
 }
 
 /// Binds the calling thread, if there is a core for it.
@@ -77,15 +113,35 @@ pub(super) fn pin(core: Option<usize>) {
 mod tests {
     use super::*;
 
+    fn cores(physical: &[usize]) -> Vec<Core> {
+        let core = |(id, physical): (usize, &usize)| Core {
+            id,
+            physical: *physical,
+        };
+        physical.iter().enumerate().map(core).collect()
+    }
+
     #[test]
     fn threads_are_pinned_only_where_each_has_a_core() {
-        assert!(!Cores::of(Pin::Auto, vec![0, 1]).is_pinned());
-        assert!(!Cores::of(Pin::Never, vec![0, 1, 2, 3]).is_pinned());
-        assert!(!Cores::of(Pin::Always, vec![0]).is_pinned());
-        assert!(!Cores::of(Pin::Always, vec![]).is_pinned());
-        let four = Cores::of(Pin::Auto, vec![0, 2, 4, 6]);
-        assert_eq!((four.replica(), four.executor()), (Some(4), Some(6)));
-        let two = Cores::of(Pin::Always, vec![0, 1]);
-        assert_eq!((two.replica(), two.executor()), (Some(0), Some(1)));
+        assert!(!Cores::of(Pin::Auto, &cores(&[0, 1])).is_pinned());
+        assert!(!Cores::of(Pin::Never, &cores(&[0, 1, 2, 3])).is_pinned());
+        assert!(!Cores::of(Pin::Always, &cores(&[0])).is_pinned());
+        assert!(!Cores::of(Pin::Always, &[]).is_pinned());
+        assert_eq!(
+            Cores::of(Pin::Auto, &cores(&[0, 1, 2, 3])).pinned,
+            Some((3, 2))
+        );
+        assert_eq!(Cores::of(Pin::Always, &cores(&[0, 0])).pinned, Some((1, 0)));
+    }
+
+    #[test]
+    fn hyperthreads_of_one_core_are_not_both_taken() {
+        let neighbours = [0, 0, 2, 2];
+        assert_eq!(
+            Cores::of(Pin::Auto, &cores(&neighbours)).pinned,
+            Some((3, 1))
+        );
+        let halves = [0, 1, 0, 1];
+        assert_eq!(Cores::of(Pin::Auto, &cores(&halves)).pinned, Some((3, 2)));
     }
 }

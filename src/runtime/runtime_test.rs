@@ -15,7 +15,10 @@ use socket2::SockRef;
 use stampede_journal::WriteOp;
 
 use super::*;
-use crate::limits::{BODY_SIZE_MAX, BUFFERS_RESERVED, HEADER_SIZE, HEADROOM_SIZE, SECTOR_SIZE};
+use crate::limits::{
+    BODY_SIZE_MAX, BUFFERS_RESERVED, CONNECTIONS_MAX, HEADER_SIZE, HEADROOM_SIZE, REPLICAS_MAX,
+    SECTOR_SIZE,
+};
 use crate::message::{PoolConfig, checksum};
 use echo::*;
 use running::*;
@@ -208,6 +211,38 @@ fn clients_wait_in_their_sockets_while_buffers_are_short() {
     }
     let report = running.stop();
     assert!(report.held_back > 0, "{report:?}");
+}
+
+#[test]
+fn however_many_clients_there_are_a_replica_gets_a_place() {
+    assert!(
+        host::raise_open_files() > 4 * CONNECTIONS_MAX as u64,
+        "this test opens many files"
+    );
+    let running = Running::start(Setup::default());
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..CONNECTIONS_MAX - 2 * REPLICAS_MAX {
+        let mut client = running.client();
+        client.call(ECHO, b"in");
+        clients.push(client);
+    }
+    // The last places: a client may not have one, nor somebody who says nothing.
+    let mut late = running.client();
+    late.send(ECHO, b"and me");
+    assert_eq!(late.expect_end(), 0);
+    assert_eq!(running.client().expect_end(), 0);
+    let mut replica = running.client();
+    replica.0.write_all(&encode(HOLD, 1, b"hello")).unwrap();
+    assert_eq!(replica.receive().1, b"hello");
+    // A place that comes free can be had.
+    clients.truncate(1000);
+    eventually("a place comes free", || {
+        let mut client = running.client();
+        client.send(ECHO, b"again");
+        client.try_receive().is_some()
+    });
+    let report = running.stop();
+    assert!(report.closed["connections_max"] >= 2, "{report:?}");
 }
 
 #[test]

@@ -161,14 +161,19 @@ impl Client {
     }
 
     pub(super) fn receive(&mut self) -> (Header, Vec<u8>) {
+        self.try_receive().expect("an answer")
+    }
+
+    /// `None` when the connection is closed instead.
+    pub(super) fn try_receive(&mut self) -> Option<(Header, Vec<u8>)> {
         let mut header = [0; HEADER_SIZE];
-        self.0.read_exact(&mut header).unwrap();
+        self.0.read_exact(&mut header).ok()?;
         let header: Header = zerocopy::transmute!(header);
         header.verify().unwrap();
         let mut body = vec![0; header.body_size()];
         self.0.read_exact(&mut body).unwrap();
         header.verify_body(&body).unwrap();
-        (header, body)
+        Some((header, body))
     }
 
     pub(super) fn call(&mut self, operation: u8, body: &[u8]) {
