@@ -46,8 +46,13 @@ pub const SUFFIX_MAX: usize = PIPELINE_MAX + 1;
 /// Prepares asked for in one repair request.
 pub const REPAIR_WINDOW: usize = 16;
 
-/// Journal reads in flight, for execution after a restart and for peers together.
-pub const READS_MAX: usize = 16;
+/// Journal reads in flight, for execution after a restart and for peers together: three peers may
+/// ask for a repair window each.
+pub const READS_MAX: usize = 64;
+
+/// Prepares read ahead of execution when the log is replayed: a mebibyte each, and the disk is busy
+/// with two.
+pub const REPLAY_WINDOW: usize = 8;
 
 /// Committed prepares handed to the executor and not yet answered.
 pub const EXECUTE_MAX: usize = 16;
@@ -93,5 +98,7 @@ const _: () = {
     // View change messages with their suffix of 16-byte checksums fit a small buffer.
     assert!(HEADROOM_SIZE + HEADER_SIZE + SUFFIX_MAX * 16 <= BUFFER_SIZE_SMALL);
     assert!(REPAIR_WINDOW <= PIPELINE_MAX);
+    // A whole repair window is read for a peer: what is dropped costs it a timeout.
+    assert!(3 * REPAIR_WINDOW + REPLAY_WINDOW <= READS_MAX);
     assert!(EXECUTE_MAX <= PIPELINE_MAX);
 };

@@ -13,7 +13,9 @@ use stampede_journal::{AppendError, Journal, Location, PayloadCheck};
 use zerocopy::FromBytes;
 
 use super::io::{Fatal, Output};
-use crate::limits::{HEADER_SIZE, HEADROOM_SIZE, MESSAGE_SIZE_MAX, READS_MAX, SECTOR_SIZE};
+use crate::limits::{
+    HEADER_SIZE, HEADROOM_SIZE, MESSAGE_SIZE_MAX, READS_MAX, REPLAY_WINDOW, SECTOR_SIZE,
+};
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
 use crate::protocol::{Event, ReadFor};
 
@@ -219,7 +221,7 @@ impl Entries {
         let limit = if purpose == ReadFor::Execute {
             READS_MAX
         } else {
-            READS_MAX / 2
+            READS_MAX - REPLAY_WINDOW
         };
         if self.reads.len() >= limit {
             return false;

@@ -18,7 +18,7 @@ use super::sessions::Check;
 use super::timeout::{Deadline, HEARTBEAT_NS};
 use super::{Entry, Status, Vsr, quorum};
 use crate::limits::{
-    CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, READS_MAX, SECTOR_SIZE,
+    CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, REPLAY_WINDOW, SECTOR_SIZE,
 };
 use crate::message::{Command, Header, Message, MessageMut, Op};
 use crate::protocol::{Effect, Effects, ReadFor, Time};
@@ -433,7 +433,7 @@ impl Vsr {
     }
 
     fn read_ahead(&mut self, effects: &mut Effects) {
-        const WINDOW: u64 = READS_MAX as u64 / 2;
+        const WINDOW: u64 = REPLAY_WINDOW as u64;
         self.execution_read = self.execution_read.max(self.executing);
         // What is not durable here is in memory, or on its way to the disk and not to be read yet.
         let readable = self.commit.min(self.durable);
