@@ -77,8 +77,8 @@ pub const JOURNAL_SIZE_MIN: u64 = 64 << 20;
 pub const INFLIGHT_BYTES_MAX: u64 = 32 << 20;
 
 /// A checkpoint is due when this share of the journal has been filled since the former one: one
-/// quarter filling, one being checkpointed, and two kept for replicas that were away.
-pub const CHECKPOINT_JOURNAL_SHARE: u64 = 4;
+/// eighth filling, one being checkpointed, and six kept for replicas that were away.
+pub const CHECKPOINT_JOURNAL_SHARE: u64 = 8;
 
 /// Log entries (operations) known in memory at once. Bounded by the journal: an entry takes at
 /// least one sector.

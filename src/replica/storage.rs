@@ -14,7 +14,8 @@ use zerocopy::FromBytes;
 
 use super::io::{Fatal, Output};
 use crate::limits::{
-    HEADER_SIZE, HEADROOM_SIZE, MESSAGE_SIZE_MAX, READS_MAX, REPLAY_WINDOW, SECTOR_SIZE,
+    CHECKPOINT_JOURNAL_SHARE, HEADER_SIZE, HEADROOM_SIZE, MESSAGE_SIZE_MAX, READS_MAX,
+    REPLAY_WINDOW, SECTOR_SIZE,
 };
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
 use crate::protocol::{Event, ReadFor};
@@ -301,9 +302,10 @@ impl Entries {
 
     /// Where the journal may be cut when the checkpoint of `op` is durable: the position to restart
     /// from, and the last operation given up. Replicas that were away are served from what is kept,
-    /// so half of the journal is, unless nobody else is there.
+    /// so all is but what the next two checkpoints fill, unless nobody else is there.
     pub(super) fn keep_from(&self, op: Op, alone: bool) -> (u64, Op) {
-        let used_max = self.journal.capacity() / 2;
+        let share = self.journal.capacity() / CHECKPOINT_JOURNAL_SHARE;
+        let used_max = self.journal.capacity() - 2 * share;
         let head = self.journal.head();
         let start_of = |op: Op| self.location(op).map_or(head, |location| location.position);
         if alone {
