@@ -35,9 +35,6 @@ const TASKS_MAX: usize = 2 * EXECUTE_MAX;
 /// The replica takes one checkpoint at a time.
 const CHECKPOINTS_MAX: usize = 2;
 
-/// The builder gives way to the threads that clients wait for.
-const BUILDER_NICE: libc::c_int = 10;
-
 /// Applies tasks, one after another.
 pub trait Execute: Send + 'static {
     /// Runs a task; `None` for tasks without an answer.
@@ -100,7 +97,8 @@ impl<E: Execute> Workers<E> {
         let builder_thread = std::thread::Builder::new()
             .name("builder".to_owned())
             .spawn(move || {
-                yield_to_others();
+                // At an ordinary priority: execution keeps pace with it, so starving it on a busy
+                // machine makes everybody wait.
                 for task in checkpoint_queue {
                     let result = builder.build(task);
                     if built_queue.send(result).is_err() {
@@ -214,14 +212,5 @@ fn execute<E: Execute>(
             return;
         }
         wake.notify();
-    }
-}
-
-/// Lowers the calling thread's priority.
-fn yield_to_others() {
-    // SAFETY: no memory is involved; on Linux this concerns the calling thread alone.
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, BUILDER_NICE) };
-    if result != 0 {
-        tracing::debug!("builder keeps its priority: {}", io::Error::last_os_error());
     }
 }
