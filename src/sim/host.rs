@@ -21,7 +21,7 @@ use super::clock::Clock;
 use super::disk::SuperblockDisk;
 use super::queue::{Instant, MICROSECOND};
 use super::random::{MILLION, Random};
-use crate::machine::ledger::Ledger;
+use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::message::{Message, MessageMut, Op, Pool, PoolConfig};
 use crate::protocol::ReplicaIndex;
 use crate::replica::Replica;
@@ -30,6 +30,12 @@ use crate::replica::io::{Input, Output};
 use crate::replica::open::{OpenError, journal_config, open};
 use crate::replica::superblock::{Identity, State};
 use crate::store::MemoryStorage;
+
+/// Small chunks, few of them in memory: files fill, are sealed, and are read back within a short run.
+const LEDGER: LedgerOptions = LedgerOptions {
+    chunk_rows_log2: 8,
+    resident_chunks: 2,
+};
 
 /// Something that this machine will have done, if it does not crash before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +190,7 @@ impl Host {
         let pool = Pool::new(&self.pool_config).expect("the test machine has the memory");
         let opened = open::<Ledger>(
             state,
-            Ledger::default,
+            || Ledger::new(LEDGER),
             &mut self.journal,
             &self.storage,
             &pool,

@@ -53,7 +53,15 @@ impl Options {
         let mut random = Random::new(seed, Stream::Options, 0);
         let lossy = random.below(3) == 0;
         let crowded = random.below(8) == 0;
-        let requests = *random.pick(&[100, 400, 2_000]);
+        let requests = *random.pick(&[100, 400, 3_000]);
+        let full = *random.pick(&[0, 0, 1_000, 30_000]);
+        // A journal must hold what is kept for others, what may come before a checkpoint is over, and
+        // the waste at the ends of segments, which depends on the largest entry.
+        let (segment_size, segment_count) = if full == 0 {
+            (2 << 20, 12)
+        } else {
+            (4 << 20, *random.pick(&[12, 20]))
+        };
         let small = |number| u32::try_from(number).expect("a small number");
         Self {
             replica_count: *random.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 6]),
@@ -62,8 +70,8 @@ impl Options {
             think_max: *random.pick(&[0, MILLISECOND, 20 * MILLISECOND, 200 * MILLISECOND]),
             mixture: Mixture {
                 accounts: *random.pick(&[2, 40, 1_000]),
-                events_max: *random.pick(&[1, 12, 100, 500]),
-                full: *random.pick(&[0, 1_000, 1_000, 30_000]),
+                events_max: *random.pick(&[1, 12, 200, 1_000]),
+                full,
                 ..Mixture::ORDINARY
             },
             quality: Quality {
@@ -81,7 +89,8 @@ impl Options {
                 ..Quality::GOOD
             },
             sessions_max: if crowded { 6 } else { 16 },
-            segment_count: *random.pick(&[12, 12, 20]),
+            segment_size,
+            segment_count,
             faults: FaultPlan {
                 interval_max: *random.pick(&[100, 500, 3_000, 10_000]) * MILLISECOND,
                 ..FaultPlan::ALL
