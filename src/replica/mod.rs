@@ -206,13 +206,13 @@ impl Replica {
                 }
                 Effect::Wait { client, request } => self.clients.wait(client, request),
                 Effect::Reply { client } => {
-                    let view = self.vsr.view();
+                    let view = self.vsr.view_durable();
                     let sessions = self.vsr.sessions_mut();
                     self.clients
                         .reply(client, sessions, view, &self.pool, outputs);
                 }
                 Effect::Evict { client, reason } => {
-                    let view = self.vsr.view();
+                    let view = self.vsr.view_durable();
                     self.clients
                         .evict(client, reason, view, &self.pool, outputs);
                 }
@@ -250,7 +250,7 @@ impl Replica {
             return;
         }
         let standing = clients::Standing {
-            view: self.vsr.view(),
+            view: self.vsr.view_durable(),
             commit: self.vsr.executed(),
             sessions: self.vsr.sessions(),
             serving: self.vsr.is_serving(),

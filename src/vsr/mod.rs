@@ -307,6 +307,12 @@ impl Vsr {
         self.view
     }
 
+    /// The latest view that a restart would not forget. Clients are told this one: they never go back,
+    /// and a request that names a view which nobody remembers is ignored for ever.
+    pub fn view_durable(&self) -> View {
+        self.promised.view
+    }
+
     pub fn log_view(&self) -> View {
         self.log_view
     }
