@@ -273,6 +273,7 @@ impl Vsr {
         }
         if self.target.is_some() {
             self.verified = self.log.head();
+            self.commit_verified(effects);
             self.complete_if_reconciled(now, effects);
         }
         self.advance_commit_to(header.commit, effects);

@@ -58,6 +58,7 @@ impl Vsr {
             self.truncate(join.op);
         }
         self.compare(join.first, &join.suffix);
+        self.commit_verified(effects);
         self.complete_if_reconciled(now, effects);
         self.repair(now, effects);
     }
@@ -74,6 +75,16 @@ impl Vsr {
             self.truncate(self.verified);
         }
         self.expect(first, checksums);
+    }
+
+    /// What is verified belongs to the view's log, and up to the target's commit point it is
+    /// committed: it may be executed before the rest is here. A replica that was away for long must
+    /// do so, or its journal would be full of entries that wait for later ones.
+    pub(super) fn commit_verified(&mut self, effects: &mut Effects) {
+        let Some(target) = self.target else { return };
+        let known = target.commit.min(self.verified).min(self.log.head());
+        self.commit = self.commit.max(known);
+        self.execute_committed(effects);
     }
 
     /// Remembers what the next prepares must be.
@@ -223,6 +234,7 @@ impl Vsr {
         match self.target {
             Some(target) if target.donor == header.replica => {
                 self.compare(first, checksums);
+                self.commit_verified(effects);
                 self.complete_if_reconciled(now, effects);
                 self.repair(now, effects);
             }
