@@ -138,7 +138,7 @@ pub fn open<M: Machine + 'static>(
     let base = recovered.log.base();
     let replica = Replica {
         vsr: Vsr::new(config, pool.clone(), recovered),
-        entries: Entries::new(journal, base, locations),
+        entries: Entries::new(journal, state.segment_size, base, locations),
         superblock: Superblock::new(state),
         clients: Clients::new(state.cluster, state.replica, state.replica_count),
         pool: pool.clone(),

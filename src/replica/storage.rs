@@ -60,6 +60,7 @@ struct Appending {
 #[derive(Debug)]
 pub(super) struct Entries {
     journal: Journal,
+    segment_size: u64,
     /// Where the entries after `base` lie.
     base: Op,
     locations: VecDeque<Location>,
@@ -75,9 +76,15 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    pub(super) fn new(journal: Journal, base: Op, locations: VecDeque<Location>) -> Self {
+    pub(super) fn new(
+        journal: Journal,
+        segment_size: u64,
+        base: Op,
+        locations: VecDeque<Location>,
+    ) -> Self {
         Self {
             journal,
+            segment_size,
             base,
             locations,
             appending: VecDeque::new(),
@@ -300,12 +307,25 @@ impl Entries {
         }
     }
 
+    /// Bytes that must be free so that entries of `entry_bytes` can be appended, whatever their sizes:
+    /// an entry that does not fit the rest of a segment leaves it unused, only whole segments are
+    /// given up, and appends stop before the last entry that could still fit.
+    fn reserve(&self, entry_bytes: u64) -> u64 {
+        let entry_max = (MESSAGE_SIZE_MAX + SECTOR_SIZE) as u64;
+        let useful = self.segment_size.saturating_sub(entry_max).max(1);
+        let filled = entry_bytes.saturating_mul(self.segment_size) / useful;
+        filled + self.segment_size + 4 * entry_max
+    }
+
     /// Where the journal may be cut when the checkpoint of `op` is durable: the position to restart
     /// from, and the last operation given up. Replicas that were away are served from what is kept,
     /// so all is but what the next two checkpoints fill, unless nobody else is there.
     pub(super) fn keep_from(&self, op: Op, alone: bool) -> (u64, Op) {
         let share = self.journal.capacity() / CHECKPOINT_JOURNAL_SHARE;
-        let used_max = self.journal.capacity() - 2 * share;
+        let used_max = self
+            .journal
+            .capacity()
+            .saturating_sub(self.reserve(2 * share));
         let head = self.journal.head();
         let start_of = |op: Op| self.location(op).map_or(head, |location| location.position);
         if alone {
