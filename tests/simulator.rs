@@ -415,3 +415,21 @@ fn harness_a_canary_a_reply_that_the_model_does_not_expect_is_found() -> Scenari
     assert_eq!(violation.property, "replies");
     Ok(())
 }
+
+#[test]
+fn checkpoint_the_smallest_journal_never_fills_up() -> Scenario {
+    // As `format` divides it: eight segments.
+    let mut options = Options {
+        requests: 0,
+        client_count: 8,
+        segment_size: 8 << 20,
+        segment_count: 8,
+        ..Options::CALM
+    };
+    options.mixture.full = 400_000;
+    let mut cluster = Simulation::new(options, 6)?;
+    for _ in 0..8 {
+        assert!(answers(&mut cluster, 8)?, "{:?}", cluster.progress(0));
+    }
+    cluster.finish().map(drop)
+}

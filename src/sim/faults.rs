@@ -13,7 +13,13 @@ use crate::protocol::ReplicaIndex;
 pub struct FaultPlan {
     /// Between one fault and the next, at most.
     pub interval_max: Instant,
+    /// How long a fault lasts, at most; mostly much less.
+    pub duration_max: Instant,
     pub crash: u32,
+    /// The replica that takes requests loses power.
+    pub crash_primary: u32,
+    /// The replica that takes requests cannot reach the others; clients still reach it.
+    pub isolate_primary: u32,
     /// All machines lose power within a moment.
     pub blackout: u32,
     /// A group of replicas cannot reach the others.
@@ -33,7 +39,10 @@ pub struct FaultPlan {
 impl FaultPlan {
     pub const NONE: Self = Self {
         interval_max: 0,
+        duration_max: 1,
         crash: 0,
+        crash_primary: 0,
+        isolate_primary: 0,
         blackout: 0,
         partition: 0,
         one_way: 0,
@@ -43,10 +52,33 @@ impl FaultPlan {
         slow: 0,
     };
 
+    /// Each kind of fault at random: none of it, a little, or much. What interferes with what is not
+    /// known beforehand, and a kind that is always there hides what the others do without it.
+    pub(crate) fn swarm(random: &mut Random) -> Self {
+        let mut weight = || *random.pick(&[0, 1, 3, 10]);
+        Self {
+            crash: weight(),
+            crash_primary: weight(),
+            isolate_primary: weight(),
+            blackout: weight() / 3,
+            partition: weight(),
+            one_way: weight(),
+            deaf: weight() / 3,
+            pause: weight(),
+            clock: weight() / 3,
+            slow: weight(),
+            interval_max: *random.pick(&[50, 200, 1_000, 5_000]) * MILLISECOND,
+            duration_max: *random.pick(&[100, 1_000, 3_000, 6_000]) * MILLISECOND,
+        }
+    }
+
     /// Everything, often.
     pub const ALL: Self = Self {
         interval_max: 3_000 * MILLISECOND,
+        duration_max: 4_000 * MILLISECOND,
         crash: 10,
+        crash_primary: 4,
+        isolate_primary: 4,
         blackout: 2,
         partition: 6,
         one_way: 4,
@@ -63,6 +95,12 @@ pub(crate) enum Fault {
     Crash {
         replica: ReplicaIndex,
         down: Instant,
+    },
+    CrashPrimary {
+        down: Instant,
+    },
+    IsolatePrimary {
+        duration: Instant,
     },
     Blackout {
         down_max: Instant,
@@ -123,7 +161,7 @@ impl Faults {
         self.weights().iter().map(|weight| u64::from(*weight)).sum()
     }
 
-    fn weights(&self) -> [u32; 8] {
+    fn weights(&self) -> [u32; 10] {
         let plan = &self.plan;
         // Alone there is nobody to be cut off from.
         let others = u32::from(self.replica_count > 1);
@@ -136,11 +174,13 @@ impl Faults {
             plan.pause,
             plan.clock,
             plan.slow,
+            plan.crash_primary,
+            plan.isolate_primary * others,
         ]
     }
 
     fn duration(&mut self) -> Instant {
-        MILLISECOND + self.random.skewed(4_000 * MILLISECOND)
+        MILLISECOND + self.random.skewed(self.plan.duration_max)
     }
 
     fn replica(&mut self) -> ReplicaIndex {
@@ -197,6 +237,8 @@ impl Faults {
                 };
                 Fault::Clock { replica, jump }
             }
+            8 => Fault::CrashPrimary { down: duration },
+            9 => Fault::IsolatePrimary { duration },
             _ => {
                 let factor = self.random.between(2, 200);
                 Fault::Slow {
@@ -231,10 +273,12 @@ mod tests {
                 | Fault::Pause { replica, .. }
                 | Fault::Clock { replica, .. }
                 | Fault::Slow { replica, .. } => assert!(replica < 3),
-                Fault::Blackout { .. } => {}
+                Fault::Blackout { .. }
+                | Fault::CrashPrimary { .. }
+                | Fault::IsolatePrimary { .. } => {}
             }
         }
-        assert_eq!(kinds.len(), 8, "{kinds:?}");
+        assert_eq!(kinds.len(), 10, "{kinds:?}");
     }
 
     #[test]

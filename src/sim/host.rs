@@ -57,7 +57,7 @@ pub(crate) enum Later {
 
 /// How long things take on a machine; mostly little, sometimes all of it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Speed {
+pub struct Speed {
     pub write_max: Instant,
     pub read_max: Instant,
     pub execute_max: Instant,
@@ -77,7 +77,7 @@ impl Speed {
     }
 
     /// A machine with a good disk.
-    pub(crate) const GOOD: Self = Self {
+    pub const GOOD: Self = Self {
         write_max: 300 * MICROSECOND,
         read_max: 150 * MICROSECOND,
         execute_max: 100 * MICROSECOND,
@@ -140,6 +140,7 @@ impl Host {
     pub(crate) fn new(
         identity: &Identity,
         pool_config: PoolConfig,
+        speed: Speed,
         clock: Clock,
         random: Random,
     ) -> Self {
@@ -148,7 +149,7 @@ impl Host {
             index: identity.replica,
             life: 0,
             clock,
-            speed: Speed::GOOD,
+            speed,
             random,
             pool_config,
             journal: MemoryDevice::new(&journal_config(&state)),

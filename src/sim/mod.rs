@@ -41,6 +41,7 @@ mod workload;
 pub use check::Violation;
 pub use cluster::Simulation;
 pub use faults::FaultPlan;
+pub use host::Speed;
 pub use network::Quality;
 pub use options::{Options, Report};
 pub use queue::{MILLISECOND, SECOND};

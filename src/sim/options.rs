@@ -1,6 +1,7 @@
 //! How a run is made up, and what it did.
 
 use super::faults::FaultPlan;
+use super::host::Speed;
 use super::network::Quality;
 use super::queue::{Instant, MILLISECOND, SECOND};
 use super::random::{Random, Stream};
@@ -21,6 +22,8 @@ pub struct Options {
     pub segment_count: u32,
     pub mixture: Mixture,
     pub quality: Quality,
+    /// Of every machine, when nothing makes it slow.
+    pub speed: Speed,
     pub faults: FaultPlan,
     /// Faults go on for this long; then everything must become well.
     pub faults_for: Instant,
@@ -42,6 +45,7 @@ impl Options {
         segment_count: 12,
         mixture: Mixture::ORDINARY,
         quality: Quality::GOOD,
+        speed: Speed::GOOD,
         faults: FaultPlan::NONE,
         faults_for: 0,
         calm_max: 60 * SECOND,
@@ -91,10 +95,12 @@ impl Options {
             sessions_max: if crowded { 6 } else { 16 },
             segment_size,
             segment_count,
-            faults: FaultPlan {
-                interval_max: *random.pick(&[100, 500, 3_000, 10_000]) * MILLISECOND,
-                ..FaultPlan::ALL
+            speed: Speed {
+                write_max: *random.pick(&[MILLISECOND / 3, 3 * MILLISECOND, 50 * MILLISECOND]),
+                build_max: *random.pick(&[20, 500]) * MILLISECOND,
+                ..Speed::GOOD
             },
+            faults: FaultPlan::swarm(&mut random),
             faults_for: random.between(2, 20) * SECOND,
             ..Self::CALM
         }

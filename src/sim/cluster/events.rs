@@ -3,7 +3,7 @@
 use super::super::check::{Violation, hold};
 use super::super::client::Outcome;
 use super::super::faults::Fault;
-use super::super::host::{Later, Reaction, Speed};
+use super::super::host::{Later, Reaction};
 use super::super::network::{Arrival, Lane, LinkId, Node, Wake};
 use super::super::queue::{Instant, MILLISECOND};
 use super::{Checked, Event, Payload, Simulation};
@@ -58,7 +58,9 @@ impl Simulation {
                 self.queue.push(self.now() + down, Event::Start { replica });
             }
             Event::Mend { from, to } => self.network.mend(from, to),
-            Event::Hurry { replica } => self.hosts[usize::from(replica)].speed = Speed::GOOD,
+            Event::Hurry { replica } => {
+                self.hosts[usize::from(replica)].speed = self.options.speed;
+            }
         }
         Ok(())
     }
@@ -458,6 +460,19 @@ impl Simulation {
         });
         match fault {
             Fault::Crash { replica, down } => self.queue.push(now, Event::Crash { replica, down }),
+            Fault::CrashPrimary { down } => {
+                if let Some(replica) = self.primary() {
+                    self.queue.push(now, Event::Crash { replica, down });
+                }
+            }
+            Fault::IsolatePrimary { duration } => {
+                if let Some(replica) = self.primary() {
+                    for (a, b) in self.pairs(&[replica]) {
+                        self.cut_for(a, b, duration);
+                        self.cut_for(b, a, duration);
+                    }
+                }
+            }
             Fault::Blackout { down_max } => {
                 for replica in 0..self.options.replica_count {
                     let at = now + self.random.below(5 * MILLISECOND);
@@ -493,7 +508,7 @@ impl Simulation {
                 factor,
                 duration,
             } => {
-                self.hosts[usize::from(replica)].speed = Speed::GOOD.slower(factor);
+                self.hosts[usize::from(replica)].speed = self.options.speed.slower(factor);
                 self.queue.push(now + duration, Event::Hurry { replica });
             }
         }

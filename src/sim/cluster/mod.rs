@@ -161,7 +161,7 @@ impl Simulation {
                 ..PoolConfig::for_sessions(options.sessions_max as usize)
             };
             let random = stream(Stream::Disks, u64::from(replica));
-            Host::new(&identity, pool, clock, random)
+            Host::new(&identity, pool, options.speed, clock, random)
         });
         let clients = (0..options.client_count).map(|index| {
             let work = stream(Stream::Clients, u64::from(index));

@@ -51,7 +51,9 @@ impl Simulation {
                     let running = self.hosts[usize::from(replica)].replica();
                     let base = running.map(|r| r.vsr().log().base());
                     let progress = self.progress(replica);
-                    violation.what += &format!("\n  replica {replica}: base {base:?} {progress:?}");
+                    let refusals: Vec<_> = running.iter().flat_map(|r| r.refusals()).collect();
+                    violation.what +=
+                        &format!("\n  replica {replica}: base {base:?} {progress:?} {refusals:?}");
                 }
                 return Err(violation);
             }
