@@ -52,9 +52,53 @@ impl Options {
         lines_max: 0,
     };
 
-    /// A mixture of everything, drawn from the seed.
+    /// A mixture of everything, drawn from the seed; every other one is a storm.
     pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed, Stream::Options, 0);
+        if random.below(2) == 0 {
+            Self::storm(&mut random)
+        } else {
+            Self::varied(&mut random)
+        }
+    }
+
+    /// Views change faster than logs agree: primaries are cut off and crash as soon as they serve, with
+    /// many requests in flight, on disks that are slower than the network. Mistakes in consensus need
+    /// several such accidents in a row.
+    fn storm(random: &mut Random) -> Self {
+        Self {
+            replica_count: *random.pick(&[3, 3, 3, 4, 5]),
+            client_count: *random.pick(&[8, 24]),
+            requests: 5_000,
+            think_max: 0,
+            sessions_max: 32,
+            mixture: Mixture {
+                events_max: 2,
+                full: 0,
+                ..Mixture::ORDINARY
+            },
+            quality: Quality {
+                delay_extra: *random.pick(&[MILLISECOND, 20 * MILLISECOND]),
+                ..Quality::GOOD
+            },
+            speed: Speed {
+                write_max: *random.pick(&[5, 50, 150]) * MILLISECOND,
+                ..Speed::GOOD
+            },
+            faults: FaultPlan {
+                crash_primary: *random.pick(&[0, 3, 10]),
+                isolate_primary: 10,
+                interval_max: *random.pick(&[300, 1_000, 2_000]) * MILLISECOND,
+                duration_max: *random.pick(&[700, 2_000]) * MILLISECOND,
+                ..FaultPlan::swarm(random)
+            },
+            faults_for: random.between(5, 15) * SECOND,
+            segment_size: 2 << 20,
+            ..Self::CALM
+        }
+    }
+
+    fn varied(random: &mut Random) -> Self {
         let lossy = random.below(3) == 0;
         let crowded = random.below(8) == 0;
         let requests = *random.pick(&[100, 400, 3_000]);
@@ -100,7 +144,7 @@ impl Options {
                 build_max: *random.pick(&[20, 500]) * MILLISECOND,
                 ..Speed::GOOD
             },
-            faults: FaultPlan::swarm(&mut random),
+            faults: FaultPlan::swarm(random),
             faults_for: random.between(2, 20) * SECOND,
             ..Self::CALM
         }
