@@ -35,6 +35,12 @@ pub const BUFFERS_RESERVED: usize = 24;
 /// Replicas that vote.
 pub const REPLICAS_MAX: usize = 6;
 
+/// Standbys: they follow without voting.
+pub const STANDBYS_MAX: usize = 6;
+
+/// Replicas and standbys together: who is dialled, and who has an index.
+pub const MEMBERS_MAX: usize = REPLICAS_MAX + STANDBYS_MAX;
+
 /// Prepares between the last executed operation and the head of the log, on the primary.
 pub const PIPELINE_MAX: usize = 64;
 

@@ -42,6 +42,8 @@ pub struct Promise {
     pub log_view_op: Op,
     /// A lower bound of the commit point: saves work after a restart, promises nothing.
     pub commit: Op,
+    /// What was promised before is not known: no vote until the others have told.
+    pub recovering: bool,
 }
 
 /// Why a log entry is read back.
@@ -63,6 +65,18 @@ pub enum Event {
     Request(MessageMut),
     /// A verified message from another replica.
     Message(Message),
+    /// A replica has begun a new life: what it said in an earlier one counts no more. In the new one
+    /// it knows all that it had promised, unless it is recovering.
+    PeerStarted {
+        replica: ReplicaIndex,
+        recovering: bool,
+    },
+    /// The connection from a replica broke: it may be dead. A hint; nothing follows from it alone.
+    PeerLost { replica: ReplicaIndex },
+    /// A replica has taken note of this replica's present life, and is in this view.
+    Welcomed { replica: ReplicaIndex, view: View },
+    /// A replica knows this one from a later life than its disk does: the disk was set back.
+    RolledBack,
     /// The journal holds everything up to and with `op`, whose prepare has this checksum.
     Durable { op: Op, checksum: u128 },
     /// A read is done; `None` when the entry is not there any more.

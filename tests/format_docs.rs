@@ -17,7 +17,7 @@ use std::mem::offset_of;
 use stampede::machine::Machine;
 use stampede::machine::ledger::Ledger;
 use stampede::message::{Command, Header, Pool, PoolConfig};
-use stampede::replica::superblock::{Identity, State};
+use stampede::replica::superblock::{Identity, Life, State};
 use stampede::store::{
     FileKind, FileName, ManifestRef, MemoryStorage, Section, Storage, write_checkpoint,
 };
@@ -53,11 +53,12 @@ impl Layout {
         found.unwrap_or_else(|| panic!("no field {name} in {self:?}"))
     }
 
-    /// The number that `bytes` hold where the field is documented to be.
+    /// The number that `bytes` hold where the field is documented to be; of a longer field, how it begins.
     fn number(&self, name: &str, bytes: &[u8]) -> u128 {
         let field = self.field(name);
         let mut number = [0; 16];
-        number[..field.size].copy_from_slice(&bytes[field.at..field.at + field.size]);
+        let size = field.size.min(16);
+        number[..size].copy_from_slice(&bytes[field.at..field.at + size]);
         u128::from_le_bytes(number)
     }
 
@@ -232,9 +233,11 @@ fn superblock() {
         cluster: 11,
         replica: 2,
         replica_count: 5,
+        standby_count: 3,
         sessions_max: 64,
         segment_size: 1 << 26,
         segment_count: 16,
+        recovering: true,
         journal_id: 99,
     });
     state.sequence = 31;
@@ -243,6 +246,9 @@ fn superblock() {
     (state.checkpoint_checksum, state.manifest_checksum) = (37, 38);
     (state.checkpoint_op, state.checkpoint_timestamp) = (39, 40);
     (state.manifest_size, state.manifest_data_size) = (41, 42);
+    (state.starts, state.life) = (43, 44);
+    let life = |starts, number| Life { starts, number };
+    (state.members[0], state.members[1]) = (life(45, 46), life(47, 48));
     let file = state.encode_file();
     assert_eq!(file.len(), 16384);
     for copy in file.chunks_exact(documented.size) {
@@ -251,7 +257,7 @@ fn superblock() {
             &[
                 ("checksum", xxh3_128(&copy[16..])),
                 ("magic", u64::from_le_bytes(*b"STMPSUPR").into()),
-                ("version", 1),
+                ("version", 2),
                 ("replica", 2),
                 ("replica_count", 5),
                 ("sequence", 31),
@@ -271,6 +277,13 @@ fn superblock() {
                 ("manifest_size", 41),
                 ("manifest_data_size", 42),
                 ("journal_start", 36),
+                ("starts", 43),
+                ("life", 44),
+                ("standby_count", 3),
+                ("recovering", 1),
+                ("member_starts", 45),
+                ("member_life", 46),
+                ("members", 48 << 64 | 47),
             ],
         );
     }

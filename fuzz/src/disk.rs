@@ -102,9 +102,11 @@ pub fn superblock(input: &[u8]) -> bool {
         cluster: 7,
         replica: 1,
         replica_count: 3,
+        standby_count: 0,
         sessions_max: 64,
         segment_size: 8 << 20,
         segment_count: 8,
+        recovering: false,
         journal_id: 5,
     });
     let mut sector = state.encode().0.to_vec();

@@ -1,7 +1,7 @@
 //! `stampede format`: makes the data directory of a new replica.
 //!
-//! Whoever lost a directory must not use this to get it back: a replica that has forgotten what it
-//! promised can make a cluster lose data. The help text says so.
+//! Whoever lost a directory must not use this to get it back: `recover` is for that. A replica that has
+//! forgotten what it promised can make a cluster lose data.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::size::{self, Size};
 use super::{Failure, say};
 use crate::limits::{
     JOURNAL_SIZE_DEFAULT, JOURNAL_SIZE_MIN, REPLICAS_MAX, SEGMENT_SIZE_DEFAULT, SESSIONS_DEFAULT,
-    SESSIONS_MAX,
+    SESSIONS_MAX, STANDBYS_MAX,
 };
 use crate::replica::superblock::Identity;
 use crate::runtime::directory::DataDirectory;
@@ -29,12 +29,15 @@ pub(super) struct Arguments {
     /// Identity of the cluster, the same for all its replicas and known to its clients
     #[arg(long, value_parser = cluster)]
     cluster: u128,
-    /// Index of this replica: its place in the list of addresses, from 0
+    /// Index of this replica: its place in the list of addresses, from 0; standbys come after replicas
     #[arg(long)]
     replica: u8,
     /// Number of replicas in the cluster, the same for all
     #[arg(long)]
     replica_count: u8,
+    /// Number of standbys, which follow without voting, the same for all
+    #[arg(long, default_value_t = 0)]
+    standby_count: u8,
     /// Size of the journal, the same for all replicas; it is written once in full
     #[arg(long, value_name = "SIZE", default_value_t = Size(JOURNAL_SIZE_DEFAULT), value_parser = size_argument)]
     journal_size: Size,
@@ -67,6 +70,7 @@ pub(super) fn check(arguments: &Arguments) -> Result<Identity, Failure> {
     let Arguments {
         replica,
         replica_count,
+        standby_count,
         clients_max,
         ..
     } = *arguments;
@@ -75,10 +79,16 @@ pub(super) fn check(arguments: &Arguments) -> Result<Identity, Failure> {
             "a cluster has 1 to {REPLICAS_MAX} replicas, not {replica_count}"
         )));
     }
-    if replica >= replica_count {
+    if usize::from(standby_count) > STANDBYS_MAX {
         return Err(Failure::usage(format!(
-            "replica {replica} of {replica_count}: indexes are 0 to {}",
-            replica_count - 1
+            "a cluster has 0 to {STANDBYS_MAX} standbys, not {standby_count}"
+        )));
+    }
+    let member_count = replica_count + standby_count;
+    if replica >= member_count {
+        return Err(Failure::usage(format!(
+            "replica {replica} of {replica_count} and {standby_count} standbys: indexes are 0 to {}",
+            member_count - 1
         )));
     }
     if !(1..=SESSIONS_MAX).contains(&clients_max) {
@@ -91,9 +101,11 @@ pub(super) fn check(arguments: &Arguments) -> Result<Identity, Failure> {
         cluster: arguments.cluster,
         replica,
         replica_count,
+        standby_count,
         sessions_max: u32::try_from(clients_max).expect("checked above"),
         segment_size,
         segment_count,
+        recovering: false,
         journal_id: 0,
     })
 }
@@ -125,7 +137,13 @@ fn segments(journal_size: u64) -> Result<(u64, u32), Failure> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    make(arguments, false)
+}
+
+/// `format`, or `recover` for a replica whose directory was lost.
+pub(super) fn make(arguments: &Arguments, recovering: bool) -> Result<(), Failure> {
     let mut identity = check(arguments)?;
+    identity.recovering = recovering;
     identity.journal_id = host::random_id()
         .map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))?;
     let data = DataDirectory::new(&arguments.directory);
@@ -133,8 +151,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let result = data.format(&identity, |done, total| bar.show(done, total));
     bar.end();
     let state = result.map_err(Failure::new)?;
+    let (done, then) = if recovering {
+        let then = "start it as usual: it fetches what it lacks from the others, and votes once it knows \
+                    what it had promised\n";
+        ("made for recovery:", then)
+    } else {
+        ("formatted", "")
+    };
     say(&format!(
-        "formatted {}: cluster {}, replica {} of {}, journal {}\n",
+        "{done} {}: cluster {}, replica {} of {}, journal {}\n{then}",
         arguments.directory.display(),
         state.cluster,
         state.replica,

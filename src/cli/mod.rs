@@ -12,6 +12,7 @@ mod addresses;
 mod bench;
 mod format;
 mod inspect;
+mod recover;
 mod size;
 mod start;
 mod version;
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Make the data directory of a replica
     Format(format::Arguments),
+    /// Make the data directory of a replica again, after the former one was lost
+    Recover(format::Arguments),
     /// Run a replica
     Start(start::Arguments),
     /// Show what is in the files of a replica that is not running
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Format(arguments) => format::run(arguments),
+        Command::Recover(arguments) => recover::run(arguments),
         Command::Start(arguments) => start::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Bench(arguments) => return bench::run(arguments),
@@ -124,12 +128,15 @@ mod tests {
             "stampede format --replica 3 --replica-count 3 --cluster 1 d",
             "stampede format --replica 0 --replica-count 7 --cluster 1 d",
             "stampede format --replica 0 --replica-count 1 --cluster 1 --journal-size 1MiB d",
+            "stampede format --replica 4 --replica-count 3 --standby-count 1 --cluster 1 d",
+            "stampede recover --replica 0 --replica-count 1 --cluster 1 d",
             "stampede start --addresses d",
             "stampede start --addresses 1,,2 d",
             "stampede inspect --op 9..3 d",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).map(|cli| match cli.command {
                 Command::Format(arguments) => format::check(&arguments).map(|_| ()),
+                Command::Recover(arguments) => recover::check(&arguments),
                 Command::Start(_)
                 | Command::Inspect(_)
                 | Command::Bench(_)

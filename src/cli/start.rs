@@ -96,7 +96,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let pool = pool.clone();
         move || runtime::populate(&pool)
     });
-    let opened = open(state, Ledger::default, &mut segments, &storage, &pool)
+    let life = random_life()?;
+    let opened = open(state, life, Ledger::default, &mut segments, &storage, &pool)
         .map_err(|error| Failure::new(format!("cannot open {}: {error}", data.path().display())))?;
     recount(&opened, start);
     populating
@@ -132,6 +133,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tells this start of the replica from every other.
+fn random_life() -> Result<u64, Failure> {
+    let random = host::random_id()
+        .map_err(|error| Failure::new(format!("no random number to be had: {error}")))?;
+    Ok(u64::try_from(random >> 64).expect("the upper half"))
+}
+
 /// The command line against the superblock.
 fn check(arguments: &Arguments, state: &State) -> Result<(), Failure> {
     let directory = arguments.directory.display();
@@ -153,11 +161,15 @@ fn check(arguments: &Arguments, state: &State) -> Result<(), Failure> {
             state.replica
         )));
     }
-    let (given, expected) = (arguments.addresses.len(), usize::from(state.replica_count));
+    let (given, expected) = (arguments.addresses.len(), usize::from(state.member_count()));
     if given != expected {
+        let standbys = match state.standby_count {
+            0 => String::new(),
+            count => format!(" ({count} of them standbys)"),
+        };
         return Err(Failure::usage(format!(
-            "--addresses has {given} entries, but the cluster of {directory} has {expected} replicas: list \
-             all of them in the order of their indexes"
+            "--addresses has {given} entries, but the cluster of {directory} has {expected} replicas{standbys}: \
+             list all of them in the order of their indexes"
         )));
     }
     if let Some(address) = addresses::repeated(&arguments.addresses) {
@@ -266,9 +278,11 @@ mod tests {
             cluster: 7,
             replica: 1,
             replica_count: 3,
+            standby_count: 0,
             sessions_max: 64,
             segment_size: 1 << 26,
             segment_count: 16,
+            recovering: false,
             journal_id: 99,
         });
         assert!(check(&arguments("1,2,3"), &state).is_ok());

@@ -28,11 +28,13 @@ pub enum Command {
     GetView = 11,
     /// The stored form of a reply: never on the wire between replicas.
     Reply = 12,
+    /// Answer to a hello: I have taken note of your present life; or: I know a later one.
+    Welcome = 13,
 }
 
 impl Command {
     /// All commands, for tables and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Hello,
         Self::Request,
         Self::Prepare,
@@ -45,6 +47,7 @@ impl Command {
         Self::View,
         Self::GetView,
         Self::Reply,
+        Self::Welcome,
     ];
 
     /// The command with this number on the wire.
@@ -69,7 +72,7 @@ mod tests {
                 .iter()
                 .filter(|c| Command::from_wire(**c as u8) == Some(**c))
                 .count(),
-            12
+            Command::ALL.len()
         );
     }
 }

@@ -37,7 +37,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Clients {
     terms: Terms,
-    replica_count: u8,
+    member_count: u8,
     /// At most one entry for each connection and client; those of closed connections are removed.
     waiting: BTreeMap<u128, Waiting>,
     /// The connection of the request that the protocol is looking at.
@@ -47,10 +47,10 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(cluster: u128, replica: u8, replica_count: u8) -> Self {
+    pub(super) fn new(cluster: u128, replica: u8, member_count: u8) -> Self {
         Self {
             terms: Terms::new(cluster, replica),
-            replica_count,
+            member_count,
             waiting: BTreeMap::new(),
             arriving: None,
             counters: Counters::default(),
@@ -89,7 +89,7 @@ impl Clients {
         if header.cluster != self.terms.cluster {
             return Err(Refusal::Cluster(header.cluster));
         }
-        if header.replica >= self.replica_count {
+        if header.replica >= self.member_count {
             return Err(Refusal::Replica(header.replica));
         }
         Ok(command)

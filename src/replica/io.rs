@@ -44,7 +44,7 @@ pub enum Input {
     },
     /// An accepted connection is gone.
     Closed { connection: ConnectionId },
-    /// The outgoing connection to a replica was established (true) or lost (false).
+    /// The outgoing connection to a member was established (true) or lost (false).
     Peer {
         replica: ReplicaIndex,
         connected: bool,
@@ -76,6 +76,8 @@ pub enum Input {
 pub enum Output {
     /// Send header and body (our form: `message.header().size` bytes) to another replica.
     SendReplica { to: ReplicaIndex, message: Message },
+    /// Dial a replica at once, if it is not being dialled: it has just shown that it is there.
+    Dial { replica: ReplicaIndex },
     /// Send the first `size` bytes of header and body (foreign form) on a connection.
     SendClient {
         connection: ConnectionId,

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `io` | inputs and outputs |
 //! | `ingress` | the first look at a header, for the world's receive |
+//! | `peers` | who the other members are, and in which life |
 //! | `clients` | foreign messages ⇄ requests and replies; which client waits where |
 //! | `storage` | protocol effects ⇄ journal writes and reads |
 //! | `superblock` | promises and checkpoints, made durable |
@@ -19,6 +20,7 @@
 
 mod clients;
 mod pace;
+mod peers;
 pub mod executor;
 pub mod ingress;
 pub mod io;
@@ -35,8 +37,9 @@ use clients::Clients;
 use executor::{CheckpointDone, CheckpointTask, Done, Task};
 use io::{ConnectionId, Fatal, Input, Output};
 use pace::Pace;
+use peers::{Introduction, Peers};
 use storage::Entries;
-use superblock::{Change, Checkpoint, Superblock};
+use superblock::{Change, Checkpoint, Life, Superblock};
 
 use crate::limits::BODY_SIZE_MAX;
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
@@ -54,6 +57,9 @@ pub struct Replica {
     entries: Entries,
     superblock: Superblock,
     clients: Clients,
+    peers: Peers,
+    /// The random part of the present life.
+    life_number: u64,
     pool: Pool,
     /// The protocol's effects of one event; empty between events.
     effects: Effects,
@@ -89,12 +95,22 @@ pub struct Progress {
 impl Replica {
     /// To be called once before the first input.
     pub fn start(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        self.superblock.change(Change::Refresh, outputs);
+        let life = Life {
+            starts: self.superblock.state().starts + 1,
+            number: self.life_number,
+        };
+        self.begin_life(life, outputs);
         self.vsr.set_journal_free(self.entries.free());
         let mut effects = std::mem::take(&mut self.effects);
         self.vsr.start(now, &mut effects);
         self.effects = effects;
         self.drain(now, outputs);
+    }
+
+    /// A life is durable before anybody hears of it.
+    fn begin_life(&mut self, life: Life, outputs: &mut Vec<Output>) {
+        self.peers.begin_life(life);
+        self.superblock.change(Change::Start(life), outputs);
     }
 
     pub fn progress(&self) -> Progress {
@@ -140,12 +156,13 @@ impl Replica {
             } => {
                 self.on_received(connection, message, now, outputs);
             }
-            Input::Closed { connection } => self.clients.closed(connection),
-            Input::Peer { replica, connected } => {
-                if connected {
-                    self.greet(replica, outputs);
+            Input::Closed { connection } => {
+                self.clients.closed(connection);
+                if let Some(replica) = self.peers.closed(connection) {
+                    self.deliver(Event::PeerLost { replica }, now, outputs);
                 }
             }
+            Input::Peer { replica, connected } => self.peers.connected(replica, connected),
             Input::JournalWritten { token, result } => {
                 match self.entries.on_written(token, result, outputs) {
                     Ok(durable) => {
@@ -171,6 +188,7 @@ impl Replica {
             Input::Done(done) => self.on_done(done, now, outputs),
             Input::CheckpointDone(done) => self.on_checkpoint_written(done, outputs),
         }
+        self.tell_peers(now, outputs);
         self.persist_checkpoint(outputs);
         self.entries.retry_reads(&self.pool, outputs);
         self.start_executions(outputs);
@@ -237,14 +255,7 @@ impl Replica {
     ) {
         if crate::message::is_ours(message.header_bytes()) {
             match self.clients.check_peer(&message) {
-                Ok(Command::Hello) => {
-                    if !self.is_of_this_cluster(message.header()) {
-                        let reason = self.clients.refuse_peer("peer_configuration");
-                        outputs.push(Output::Close { connection, reason });
-                    }
-                }
-                Ok(Command::Request) => self.deliver(Event::Request(message), now, outputs),
-                Ok(_) => self.deliver(Event::Message(message.freeze()), now, outputs),
+                Ok(command) => self.on_peer_message(connection, command, message, now, outputs),
                 Err(reason) => outputs.push(Output::Close { connection, reason }),
             }
             return;
@@ -265,33 +276,96 @@ impl Replica {
         }
     }
 
-    /// First words on a new connection to another replica: what all of a cluster must agree on,
-    /// because sessions and checkpoints depend on it.
-    fn hello(&self) -> Header {
-        let state = self.superblock.state();
-        let view = self.vsr.view();
-        let mut header = Header::new(Command::Hello, state.cluster, state.replica, view);
-        header.commit = u64::from(state.replica_count);
-        header.session = u64::from(state.sessions_max);
-        header.timestamp = state.segment_size * u64::from(state.segment_count);
-        header
-    }
-
-    fn greet(&mut self, replica: u8, outputs: &mut Vec<Output>) {
-        if let Some(mut message) = self.pool.acquire(0) {
-            message.fill(self.hello(), &[]);
-            outputs.push(Output::SendReplica {
-                to: replica,
-                message: message.freeze(),
-            });
+    fn on_peer_message(
+        &mut self,
+        connection: ConnectionId,
+        command: Command,
+        message: MessageMut,
+        now: Time,
+        outputs: &mut Vec<Output>,
+    ) {
+        let header = *message.header();
+        if command == Command::Hello {
+            return self.on_hello(connection, &header, now, outputs);
+        }
+        // From a former life, or before an introduction: whatever it was is said again.
+        let Some(speaker) = self.peers.speaker(connection) else {
+            return;
+        };
+        // A prepare keeps the index of the primary that made it, whoever passes it on.
+        if speaker != header.replica && command != Command::Prepare {
+            let reason = self.clients.refuse_peer("peer_replica");
+            return outputs.push(Output::Close { connection, reason });
+        }
+        if command == Command::Welcome {
+            self.on_welcome(&header, now, outputs);
+        } else if command == Command::Request {
+            self.deliver(Event::Request(message), now, outputs);
+        } else {
+            self.deliver(Event::Message(message.freeze()), now, outputs);
         }
     }
 
-    fn is_of_this_cluster(&self, hello: &Header) -> bool {
-        let ours = self.hello();
-        (hello.commit, hello.session, hello.timestamp)
-            == (ours.commit, ours.session, ours.timestamp)
-            && hello.replica != ours.replica
+    // ── introductions ───────────────────────────────────────────────────────────────────────
+
+    fn hello(&self) -> Header {
+        let recovering = self.vsr.is_recovering();
+        peers::hello(self.superblock.state(), self.vsr.view(), recovering)
+    }
+
+    fn on_hello(
+        &mut self,
+        connection: ConnectionId,
+        header: &Header,
+        now: Time,
+        outputs: &mut Vec<Output>,
+    ) {
+        if !peers::is_of_this_cluster(header, &self.hello()) {
+            let reason = self.clients.refuse_peer("peer_configuration");
+            return outputs.push(Output::Close { connection, reason });
+        }
+        let replica = header.replica;
+        if let Introduction::New { life, recovering } = self.peers.introduce(connection, header) {
+            let change = Change::Member(replica, life);
+            self.superblock.change(change, outputs);
+            let event = Event::PeerStarted {
+                replica,
+                recovering,
+            };
+            self.deliver(event, now, outputs);
+        }
+        if !self.peers.is_connected(replica) {
+            // It is there: no use in waiting for the next attempt.
+            outputs.push(Output::Dial { replica });
+        }
+    }
+
+    fn on_welcome(&mut self, header: &Header, now: Time, outputs: &mut Vec<Output>) {
+        let (replica, view) = (header.replica, header.view);
+        match self.peers.on_welcome(header) {
+            None => {}
+            Some(true) => self.deliver(Event::Welcomed { replica, view }, now, outputs),
+            Some(false) => {
+                // First that it may not vote, then the life in which it says so.
+                self.deliver(Event::RolledBack, now, outputs);
+                let life = self.peers.life_after(header.op);
+                self.begin_life(life, outputs);
+            }
+        }
+    }
+
+    fn tell_peers(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        let (hello, view) = (self.hello(), self.vsr.view());
+        let pool = &self.pool;
+        self.peers.tell(&hello, view, now.monotonic, |to, header| {
+            let Some(mut message) = pool.acquire(0) else {
+                return false;
+            };
+            message.fill(header, &[]);
+            let message = message.freeze();
+            outputs.push(Output::SendReplica { to, message });
+            true
+        });
     }
 
     // ── execution and checkpoints ───────────────────────────────────────────────────────────
@@ -416,7 +490,9 @@ impl Replica {
             Err(error) => return self.stop(Fatal::Superblock(error), outputs),
         }
         match self.superblock.on_written(outputs) {
-            None | Some(Change::Refresh) => {}
+            None => {}
+            Some(Change::Start(life)) => self.peers.life_is_durable(life),
+            Some(Change::Member(replica, life)) => self.peers.noted(replica, life),
             Some(Change::Promise(_)) => self.deliver(Event::Persisted, now, outputs),
             Some(Change::Checkpoint(checkpoint)) => {
                 self.entries

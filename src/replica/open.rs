@@ -22,6 +22,7 @@ use stampede_journal::{Journal, Location, Recovery};
 use super::Replica;
 use super::clients::Clients;
 use super::executor::{Executor, OPERATION_PULSE, OPERATION_REGISTER};
+use super::peers::Peers;
 use super::storage::{Entries, PrepareCheck, split};
 use super::superblock::{State, Superblock};
 use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX};
@@ -82,12 +83,14 @@ pub struct Opened {
     pub recovery: Recovery,
 }
 
-/// Opens a replica whose superblock has been read, with state machine `M`.
+/// Opens a replica whose superblock has been read, with state machine `M`. `life_number` is random:
+/// it tells this start from every other.
 ///
 /// # Errors
 /// See [`OpenError`].
 pub fn open<M: Machine + 'static>(
     state: State,
+    life_number: u64,
     empty: impl FnOnce() -> M,
     device: &mut (impl ReadAt + WriteAt),
     storage: &dyn Storage,
@@ -121,6 +124,7 @@ pub fn open<M: Machine + 'static>(
         cluster: state.cluster,
         replica: state.replica,
         replica_count: state.replica_count,
+        standby_count: state.standby_count,
         checkpoint_bytes: journal.capacity() / CHECKPOINT_JOURNAL_SHARE,
         operation_register: OPERATION_REGISTER,
         operation_pulse: OPERATION_PULSE,
@@ -140,7 +144,9 @@ pub fn open<M: Machine + 'static>(
         vsr: Vsr::new(config, pool.clone(), recovered),
         entries: Entries::new(journal, state.segment_size, base, locations),
         superblock: Superblock::new(state),
-        clients: Clients::new(state.cluster, state.replica, state.replica_count),
+        clients: Clients::new(state.cluster, state.replica, state.member_count()),
+        peers: Peers::new(&state),
+        life_number,
         pool: pool.clone(),
         effects: Vec::with_capacity(256),
         executions: VecDeque::new(),

@@ -45,9 +45,11 @@ fn disk() -> Disk {
         cluster: 5,
         replica: 0,
         replica_count: 1,
+        standby_count: 0,
         sessions_max: 4,
         segment_size: 4 << 20,
         segment_count: 8,
+        recovering: false,
         journal_id: 99,
     });
     Disk {
@@ -69,7 +71,7 @@ impl World {
         let state = State::decode_file(&disk.superblock).unwrap();
         let mut device = MemoryDevice::from_image(disk.image);
         let empty = || Ledger::new(LedgerOptions::default());
-        let opened = open(state, empty, &mut device, &disk.storage, &pool).unwrap();
+        let opened = open(state, 1, empty, &mut device, &disk.storage, &pool).unwrap();
         let Opened {
             replica,
             executor,
@@ -169,7 +171,7 @@ impl World {
                 }
                 Output::Close { reason, .. } => panic!("closed: {reason}"),
                 Output::Stop(fatal) => panic!("stopped: {fatal}"),
-                Output::SendReplica { .. } => panic!("nobody else is there"),
+                Output::SendReplica { .. } | Output::Dial { .. } => panic!("nobody else is there"),
             }
         }
     }

@@ -13,21 +13,27 @@
 //!   64 journal_id u128 · 80 segment_size u64 · 88 view u32 · 92 log_view u32
 //!   96 log_view_op u64 · 104 commit u64 · 112 checkpoint_checksum u128 (of its prepare)
 //!  128 manifest_checksum u128 · 144 checkpoint_op u64 · 152 checkpoint_timestamp u64
-//!  160 manifest_size u64 · 168 manifest_data_size u64 · 176 journal_start u64 · 184 zeros to 4096
+//!  160 manifest_size u64 · 168 manifest_data_size u64 · 176 journal_start u64
+//!  184 starts u64 · 192 life u64 · 200 standby_count u8 · 201 recovering u8 · 202 zeros
+//!  208 members[12] × { starts u64 · life u64 } · 400 zeros to 4096
 //! ```
+//!
+//! `starts` counts the starts of this replica, and `life` is a random number of the latest one; both
+//! are durable before the replica speaks. `members` holds the same of every other replica, as it last
+//! introduced itself: one that comes with less has lost what it promised since (`peers`).
 
 use std::collections::VecDeque;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::io::{Output, Sector};
-use crate::limits::{REPLICAS_MAX, SECTOR_SIZE, SESSIONS_MAX, SUPERBLOCK_COPIES};
+use crate::limits::{MEMBERS_MAX, REPLICAS_MAX, SECTOR_SIZE, SESSIONS_MAX, SUPERBLOCK_COPIES};
 use crate::message::checksum;
-use crate::protocol::Promise;
+use crate::protocol::{Promise, ReplicaIndex};
 use crate::store::ManifestRef;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STMPSUPR");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Copies on their way to the disk at once; the others stay whole meanwhile.
 const WRITES_AT_ONCE: usize = SUPERBLOCK_COPIES / 2;
@@ -65,10 +71,28 @@ pub struct State {
     pub manifest_data_size: u64,
     /// Position in the journal from which a restart reads.
     pub journal_start: u64,
-    reserved_tail: u64,
+    pub starts: u64,
+    pub life: u64,
+    pub standby_count: u8,
+    /// Not zero while this replica may not vote, because its disk forgot what it had promised.
+    pub recovering: u8,
+    reserved_tail: [u8; 6],
+    /// The latest lives of all members, by index; what this replica knows of itself is above.
+    pub members: [Life; MEMBERS_MAX],
 }
 
-const _: () = assert!(size_of::<State>() == 192);
+const _: () = assert!(size_of::<State>() == 400);
+
+/// One start of one replica. Lives of a replica are ordered by `starts`; equal `starts` with another
+/// number mean that its files were set back in between.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Life {
+    pub starts: u64,
+    pub number: u64,
+}
 
 /// What `format` decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +100,13 @@ pub struct Identity {
     pub cluster: u128,
     pub replica: u8,
     pub replica_count: u8,
+    pub standby_count: u8,
     pub sessions_max: u32,
     pub segment_size: u64,
     pub segment_count: u32,
+    /// Made in place of one that was lost: it may not vote before the others have brought it up to
+    /// date.
+    pub recovering: bool,
     /// Random: tells this replica's journal from every other one.
     pub journal_id: u128,
 }
@@ -127,7 +155,25 @@ impl State {
             manifest_size: 0,
             manifest_data_size: 0,
             journal_start: 0,
-            reserved_tail: 0,
+            starts: 0,
+            life: 0,
+            standby_count: identity.standby_count,
+            recovering: u8::from(identity.recovering),
+            reserved_tail: [0; 6],
+            members: [Life::default(); MEMBERS_MAX],
+        }
+    }
+
+    /// Replicas and standbys.
+    pub fn member_count(&self) -> u8 {
+        self.replica_count + self.standby_count
+    }
+
+    /// The present start of this replica.
+    pub fn life(&self) -> Life {
+        Life {
+            starts: self.starts,
+            number: self.life,
         }
     }
 
@@ -148,6 +194,7 @@ impl State {
             log_view: self.log_view,
             log_view_op: self.log_view_op,
             commit: self.commit,
+            recovering: self.recovering != 0,
         }
     }
 
@@ -196,8 +243,10 @@ impl State {
         if state.version != VERSION {
             return Err(SuperblockError::Version(state.version));
         }
-        let plausible = state.replica < state.replica_count
-            && usize::from(state.replica_count) <= REPLICAS_MAX
+        let members = usize::from(state.replica_count) + usize::from(state.standby_count);
+        let plausible = (1..=REPLICAS_MAX).contains(&usize::from(state.replica_count))
+            && members <= MEMBERS_MAX
+            && usize::from(state.replica) < members
             && (1..=SESSIONS_MAX).contains(&(state.sessions_max as usize))
             && state.log_view <= state.view;
         if !plausible {
@@ -214,8 +263,10 @@ impl State {
 /// A change of the state; told apart when it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// All four copies again, after a start.
-    Refresh,
+    /// This replica has started, or knows that it must count higher: all four copies again.
+    Start(Life),
+    /// Another member has introduced itself.
+    Member(ReplicaIndex, Life),
     Promise(Promise),
     Checkpoint(Checkpoint),
 }
@@ -289,9 +340,14 @@ impl Superblock {
         let state = &mut self.state;
         state.sequence += 1;
         match change {
-            Change::Refresh => {}
+            Change::Start(life) => {
+                assert!(life.starts > state.starts);
+                (state.starts, state.life) = (life.starts, life.number);
+            }
+            Change::Member(replica, life) => state.members[usize::from(*replica)] = *life,
             Change::Promise(promise) => {
                 assert!(promise.view >= state.view && promise.log_view >= state.log_view);
+                state.recovering = u8::from(promise.recovering);
                 state.view = promise.view;
                 state.log_view = promise.log_view;
                 state.log_view_op = promise.log_view_op;
@@ -334,9 +390,11 @@ mod tests {
             cluster: 7,
             replica: 1,
             replica_count: 3,
+            standby_count: 0,
             sessions_max: 64,
             segment_size: 1 << 26,
             segment_count: 16,
+            recovering: false,
             journal_id: 99,
         })
     }
@@ -390,9 +448,10 @@ mod tests {
             log_view: 0,
             log_view_op: 0,
             commit: 0,
+            recovering: false,
         };
         superblock.change(Change::Promise(promise), &mut outputs);
-        superblock.change(Change::Refresh, &mut outputs);
+        superblock.change(Change::Member(0, Life::default()), &mut outputs);
         // Two copies stay as they are until the first two are durable.
         assert_eq!(outputs.len(), 2);
         assert_eq!(superblock.on_written(&mut outputs), None);

@@ -251,9 +251,11 @@ mod tests {
             cluster: 7,
             replica: 0,
             replica_count: 1,
+            standby_count: 0,
             sessions_max: 8,
             segment_size: 4 << 20,
             segment_count: 4,
+            recovering: false,
             journal_id: 12345,
         }
     }

@@ -62,6 +62,10 @@ impl ReplicaDriver {
             Status::Normal => {
                 tracing::info!("serving: backup in view {view}, op {head}, committed {commit}");
             }
+            Status::Recovering => tracing::warn!(
+                "recovering: what this disk had promised is not known; no vote until the others have \
+                 brought it up to date (view {view}, op {head})"
+            ),
             Status::ViewChange | Status::CatchUp | Status::Resigned => {
                 let status = progress.status;
                 tracing::info!(

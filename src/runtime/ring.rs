@@ -27,7 +27,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::host::locked_memory;
 use super::refusal::RingRefused;
-use crate::limits::{CONNECTIONS_MAX, REPLICAS_MAX};
+use crate::limits::{CONNECTIONS_MAX, MEMBERS_MAX};
 
 /// Operations pushed between two enters; more only cause one enter more.
 const SUBMISSIONS: u32 = 1024;
@@ -36,7 +36,7 @@ const SUBMISSIONS: u32 = 1024;
 /// instead), every disk operation, and the few of the world itself (accept, wake-up).
 const COMPLETIONS: u32 = 8192;
 const _: () = assert!(
-    (2 * (CONNECTIONS_MAX + REPLICAS_MAX) + super::disk::OPERATIONS_MAX + 8) < COMPLETIONS as usize
+    (2 * (CONNECTIONS_MAX + MEMBERS_MAX) + super::disk::OPERATIONS_MAX + 8) < COMPLETIONS as usize
 );
 
 /// What a completion is about.

@@ -16,7 +16,7 @@ use stampede_journal::WriteOp;
 
 use super::*;
 use crate::limits::{
-    BODY_SIZE_MAX, BUFFERS_RESERVED, CONNECTIONS_MAX, HEADER_SIZE, HEADROOM_SIZE, REPLICAS_MAX,
+    BODY_SIZE_MAX, BUFFERS_RESERVED, CONNECTIONS_MAX, HEADER_SIZE, HEADROOM_SIZE, MEMBERS_MAX,
     SECTOR_SIZE,
 };
 use crate::message::{PoolConfig, checksum};
@@ -221,7 +221,7 @@ fn however_many_clients_there_are_a_replica_gets_a_place() {
     );
     let running = Running::start(Setup::default());
     let mut clients: Vec<Client> = Vec::new();
-    for _ in 0..CONNECTIONS_MAX - 2 * REPLICAS_MAX {
+    for _ in 0..CONNECTIONS_MAX - 2 * MEMBERS_MAX {
         let mut client = running.client();
         client.call(ECHO, b"in");
         clients.push(client);

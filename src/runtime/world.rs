@@ -175,6 +175,7 @@ impl<D: Driver, E: Execute> World<D, E> {
         for output in outputs.drain(..) {
             match output {
                 Output::SendReplica { to, message } => self.bus.send_replica(to, message),
+                Output::Dial { replica } => self.bus.dial_now(replica, now.monotonic, ring),
                 Output::SendClient {
                     connection,
                     message,

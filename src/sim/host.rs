@@ -191,6 +191,7 @@ impl Host {
         let pool = Pool::new(&self.pool_config).expect("the test machine has the memory");
         let opened = open::<Ledger>(
             state,
+            u64::from(self.life) << 32 | self.random.below(1 << 32),
             || Ledger::new(LEDGER),
             &mut self.journal,
             &self.storage,
@@ -408,6 +409,7 @@ impl Host {
                 }
             }
             Output::SendReplica { .. }
+            | Output::Dial { .. }
             | Output::SendClient { .. }
             | Output::Close { .. }
             | Output::Stop(_) => reaction.outputs.push(output),

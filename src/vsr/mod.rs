@@ -6,6 +6,7 @@
 //! | `view_change` | exit_view, join_view, view: another primary, no committed operation lost | §4.2 |
 //! | `repair` | what a replica lacks, and from whom it gets it | §5.2, §4.3 |
 //! | `sessions` | at most one execution of each request | §4.1 |
+//! | `voting` | who has forgotten promises, and may not make new ones | |
 //! | `log` `quorum` `timeout` | what the above reckon with | |
 //!
 //! Differences from the paper, each for a reason:
@@ -18,6 +19,8 @@
 //!   log: the state transfer of the paper (§5.2) truncates first and can lose operations.
 //! - A replica leaves a view only together with a quorum (`exit_view`): one that merely cannot hear
 //!   the primary deposes nobody.
+//! - A replica whose disk was lost or set back does not vote until the others have brought it up to
+//!   date and forgotten its former votes (`voting`).
 //! - A primary that restarts does not resume its view: prepares of its former life may still be on
 //!   the way. It asks the others to leave the view.
 //!
@@ -43,6 +46,7 @@ mod repair;
 pub mod sessions;
 pub mod timeout;
 mod view_change;
+mod voting;
 #[cfg(test)]
 mod vsr_test;
 
@@ -50,7 +54,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use log::{Entry, Log};
 use sessions::Sessions;
-use timeout::Deadline;
+use timeout::{Deadline, TICK_NS};
+use voting::Voting;
 
 use crate::limits::REPLICAS_MAX;
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool, View, checksum};
@@ -60,8 +65,10 @@ use crate::protocol::{Effect, Effects, Event, Promise, Protocol, ReadFor, Replic
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     pub cluster: u128,
+    /// Below `replica_count` for replicas, from there on for standbys.
     pub replica: ReplicaIndex,
     pub replica_count: u8,
+    pub standby_count: u8,
     /// A checkpoint is captured when the log has grown by this many bytes since the former one.
     /// Equal on all replicas, so that their checkpoints are.
     pub checkpoint_bytes: u64,
@@ -97,6 +104,8 @@ pub enum Status {
     ViewChange,
     /// The view has begun, and this replica fetches its log.
     CatchUp,
+    /// Its disk had forgotten what it promised: it waits for a view that has begun.
+    Recovering,
 }
 
 /// The log that a replica is bringing its own to.
@@ -132,6 +141,10 @@ pub struct Vsr {
     /// Promises asked to be made durable, oldest first; and the newest that is.
     promising: VecDeque<Promise>,
     promised: Promise,
+
+    voting: Voting,
+    /// The views of those who have taken note of this replica's present life.
+    welcomes: [Option<View>; REPLICAS_MAX],
 
     log: Log,
     durable: Op,
@@ -181,6 +194,9 @@ pub struct Vsr {
     exiting: bool,
     joins: [Option<Join>; REPLICAS_MAX],
 
+    /// When each replica was last heard (primary).
+    heard: [u64; REPLICAS_MAX],
+    last_tick: u64,
     heartbeat: Deadline,
     heartbeat_commit: Op,
     primary_silent: Deadline,
@@ -215,7 +231,7 @@ impl Vsr {
         } = recovered;
         assert!(promise.log_view <= promise.view);
         assert!((1..=REPLICAS_MAX).contains(&usize::from(config.replica_count)));
-        assert!(config.replica < config.replica_count);
+        assert!(config.replica < config.replica_count + config.standby_count);
         assert!(log.base() <= checkpoint_op && checkpoint_op <= log.head());
         let head = log.head();
         let alone = config.replica_count == 1;
@@ -227,7 +243,15 @@ impl Vsr {
         };
         let is_primary =
             promise.view % View::from(config.replica_count) == View::from(config.replica);
-        let status = if promise.log_view < promise.view {
+        let is_standby = config.replica >= config.replica_count;
+        let voting = match (is_standby, promise.recovering) {
+            (true, _) => Voting::Standby,
+            (false, true) => Voting::Recovering,
+            (false, false) => Voting::Voter,
+        };
+        let status = if promise.recovering {
+            Status::Recovering
+        } else if promise.log_view < promise.view {
             Status::ViewChange
         } else if is_primary && !alone && !first_start {
             Status::Resigned
@@ -244,6 +268,8 @@ impl Vsr {
             log_view_op: promise.log_view_op,
             promising: VecDeque::new(),
             promised: promise,
+            voting,
+            welcomes: [None; REPLICAS_MAX],
             log,
             durable: head,
             commit,
@@ -274,6 +300,8 @@ impl Vsr {
             exit_votes: [None; REPLICAS_MAX],
             exiting: false,
             joins: Default::default(),
+            heard: [0; REPLICAS_MAX],
+            last_tick: 0,
             heartbeat: Deadline::after(0, 0),
             heartbeat_commit: 0,
             primary_silent: Deadline::NEVER,
@@ -286,17 +314,24 @@ impl Vsr {
 
     /// To be called once, before the first event: starts the timers and whatever was under way.
     pub fn start(&mut self, now: Time, effects: &mut Effects) {
+        self.last_tick = now.monotonic;
+        self.arrive(now, effects);
+        self.execute_committed(effects);
+    }
+
+    /// Goes on where it stopped.
+    fn begin(&mut self, now: Time, effects: &mut Effects) {
         self.reset_primary_silent(now);
+        self.heard = [now.monotonic; REPLICAS_MAX];
         match self.status {
             // The promise comes first even here: from its first prepare on, a primary has a former
             // life, and the disk must know.
             Status::Normal if self.is_primary() => self.persist(effects),
-            Status::Normal => {}
+            Status::Normal | Status::Recovering => {}
             Status::Resigned => self.vote_exit(now, effects),
             Status::ViewChange => self.join(now, effects),
             Status::CatchUp => unreachable!("not a state to start in"),
         }
-        self.execute_committed(effects);
     }
 
     pub fn status(&self) -> Status {
@@ -379,9 +414,17 @@ impl Vsr {
         self.primary() == self.config.replica
     }
 
+    /// The other replicas.
     fn others(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
         let me = self.config.replica;
         (0..self.config.replica_count).filter(move |r| *r != me)
+    }
+
+    /// The other replicas, and the standbys.
+    fn followers(&self) -> impl Iterator<Item = ReplicaIndex> + use<> {
+        let me = self.config.replica;
+        let members = self.config.replica_count + self.config.standby_count;
+        (0..members).filter(move |r| *r != me)
     }
 
     /// The view's log is whole here, and that is on disk: messages may say so.
@@ -398,6 +441,7 @@ impl Vsr {
             log_view: self.log_view,
             log_view_op: self.log_view_op,
             commit: self.commit,
+            recovering: self.is_recovering(),
         };
         self.promising.push_back(promise);
         effects.push(Effect::Persist(promise));
@@ -418,14 +462,15 @@ impl Vsr {
         }
     }
 
+    /// Sends a control message to everybody who follows.
     fn broadcast(&self, header: Header, body: &[u8], effects: &mut Effects) {
-        if self.config.replica_count == 1 {
+        if self.followers().next().is_none() {
             return;
         }
         if let Some(mut message) = self.pool.acquire(body.len()) {
             message.fill(header, body);
             let message = message.freeze();
-            for to in self.others() {
+            for to in self.followers() {
                 effects.push(Effect::Send {
                     to,
                     message: message.clone(),
@@ -438,7 +483,8 @@ impl Vsr {
         let header = *message.header();
         let from = header.replica;
         // A prepare keeps the index of the primary that made it, whoever passes it on.
-        if from >= self.config.replica_count || header.cluster != self.config.cluster {
+        let members = self.config.replica_count + self.config.standby_count;
+        if from >= members || header.cluster != self.config.cluster {
             return;
         }
         let Some(command) = header.command() else {
@@ -446,6 +492,18 @@ impl Vsr {
         };
         if from == self.config.replica && !matches!(command, Command::Prepare | Command::Request) {
             return;
+        }
+        if from >= self.config.replica_count
+            && !matches!(
+                command,
+                Command::GetPrepares | Command::GetView | Command::Request
+            )
+        {
+            // Standbys have no say.
+            return;
+        }
+        if let Some(heard) = self.heard.get_mut(usize::from(from)) {
+            *heard = now.monotonic;
         }
         match command {
             Command::Request => {
@@ -462,18 +520,30 @@ impl Vsr {
             Command::JoinView => self.on_join_view(&header, suffix_of(&message), now, effects),
             Command::View => self.on_view(&header, &suffix_of(&message), now, effects),
             Command::GetView => self.on_get_view(&header, effects),
-            Command::Hello | Command::Reply => {}
+            Command::Hello | Command::Welcome | Command::Reply => {}
         }
     }
 
     fn on_tick(&mut self, now: Time, effects: &mut Effects) {
+        // Ticks that came late: this replica did not run, and whoever it did not hear may have spoken.
+        let late = now.monotonic.saturating_sub(self.last_tick + TICK_NS);
+        self.last_tick = now.monotonic;
+        if late > TICK_NS {
+            self.primary_silent = self.primary_silent.postponed(late);
+            for heard in &mut self.heard {
+                *heard += late;
+            }
+        }
+        self.tick_arrival(now, effects);
         match self.status {
+            _ if self.is_arriving() => {}
             Status::Normal if self.is_primary() => self.tick_primary(now, effects),
             Status::Normal | Status::CatchUp => {
                 self.tick_exit(now, effects);
                 self.repair(now, effects);
             }
             Status::Resigned => self.tick_exit(now, effects),
+            Status::Recovering => {}
             Status::ViewChange => {
                 self.tick_exit(now, effects);
                 self.tick_join(now, effects);
@@ -500,7 +570,7 @@ impl Vsr {
                     self.acknowledge(effects);
                 }
             }
-            Status::Normal | Status::CatchUp | Status::Resigned => {}
+            Status::Normal | Status::CatchUp | Status::Resigned | Status::Recovering => {}
         }
     }
 
@@ -545,8 +615,17 @@ impl Protocol for Vsr {
     fn on_event(&mut self, event: Event, now: Time, effects: &mut Effects) {
         match event {
             Event::Tick => self.on_tick(now, effects),
+            // Whoever has just started hears nothing until it may answer: all is said again.
+            Event::Request(_) | Event::Message(_) if self.is_arriving() => {}
             Event::Request(request) => self.on_request(request, now, effects),
             Event::Message(message) => self.on_message(message, now, effects),
+            Event::PeerStarted {
+                replica,
+                recovering: _,
+            } => self.on_peer_started(replica),
+            Event::PeerLost { replica } => self.on_peer_lost(replica, now, effects),
+            Event::Welcomed { replica, view } => self.on_welcomed(replica, view, now, effects),
+            Event::RolledBack => self.on_rolled_back(now, effects),
             Event::Durable { op, checksum } => self.on_durable(op, checksum, now, effects),
             Event::Read {
                 op,

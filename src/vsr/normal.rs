@@ -192,7 +192,7 @@ impl Vsr {
             self.inflight.insert(header.client, op);
         }
         let prepare = request.freeze();
-        for to in self.others() {
+        for to in self.followers() {
             effects.push(Effect::Send {
                 to,
                 message: prepare.clone(),
@@ -238,7 +238,7 @@ impl Vsr {
         if self.is_primary() && !reconciling {
             return;
         }
-        if matches!(self.status, Status::Resigned)
+        if matches!(self.status, Status::Resigned | Status::Recovering)
             || (self.status == Status::ViewChange && !reconciling)
         {
             return;
@@ -309,7 +309,7 @@ impl Vsr {
 
     /// The one place from which a backup acknowledges.
     pub(super) fn acknowledge(&self, effects: &mut Effects) {
-        if !self.may_speak_for_view() || self.is_primary() {
+        if !self.may_speak_for_view() || self.is_primary() || !self.votes() {
             return;
         }
         let Some(checksum) = self.log.checksum(self.durable) else {
@@ -369,7 +369,7 @@ impl Vsr {
         if header.view < self.view || self.is_primary() || header.replica != self.primary() {
             return;
         }
-        if self.status == Status::ViewChange {
+        if matches!(self.status, Status::ViewChange | Status::Recovering) {
             // The view has begun without this replica noticing.
             return self.get_view(header.view, now, effects);
         }
@@ -386,6 +386,7 @@ impl Vsr {
         if !self.may_speak_for_view() {
             return;
         }
+        self.tick_deaf(now, effects);
         let idle_news = self.commit > self.heartbeat_commit && self.commit == self.log.head();
         if self.heartbeat.due(now.monotonic) || idle_news {
             self.heartbeat = Deadline::after(now.monotonic, HEARTBEAT_NS);

@@ -159,7 +159,7 @@ impl Vsr {
         let speaks = match self.status {
             Status::Normal => self.log_view == self.view,
             Status::ViewChange => self.target.is_none(),
-            Status::CatchUp | Status::Resigned => false,
+            Status::CatchUp | Status::Resigned | Status::Recovering => false,
         };
         if header.view != self.view || !speaks || header.op == 0 || header.commit < header.op {
             return;

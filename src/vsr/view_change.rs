@@ -16,18 +16,22 @@
 //! equal `log_view` are prefixes of one another, so the longer one holds what the shorter does.
 
 use super::timeout::{
-    Deadline, EXIT_RESEND_NS, EXIT_VOTE_NS, HEARTBEAT_NS, JOIN_RESEND_NS, PRIMARY_SILENT_NS,
-    STAGGER_NS, VIEW_CHANGE_NS,
+    Deadline, EXIT_RESEND_NS, EXIT_VOTE_NS, HEARTBEAT_NS, JOIN_RESEND_NS, PRIMARY_DEAF_NS,
+    PRIMARY_SILENT_NS, STAGGER_NS, VIEW_CHANGE_NS,
 };
-use super::{Join, Status, Vsr, body_of, quorum};
+use super::{Join, Status, Voting, Vsr, body_of, quorum};
+use crate::limits::REPLICAS_MAX;
 use crate::message::{Command, Header, Op, View};
 use crate::protocol::{Effects, Time};
 
 impl Vsr {
     // ── leaving a view ──────────────────────────────────────────────────────────────────────
 
+    /// The replica after the primary is the next primary, and asks first.
     fn stagger(&self) -> u64 {
-        u64::from(self.config.replica) * STAGGER_NS
+        let count = u64::from(self.config.replica_count);
+        let (me, primary) = (u64::from(self.config.replica), u64::from(self.primary()));
+        (me + count - primary + count - 1) % count * STAGGER_NS
     }
 
     pub(super) fn reset_primary_silent(&mut self, now: Time) {
@@ -52,7 +56,40 @@ impl Vsr {
         }
     }
 
+    /// The connection from the primary broke: a hint that saves waiting for its silence. Where it was
+    /// only the connection, nobody else agrees, and the wish is forgotten.
+    pub(super) fn on_peer_lost(&mut self, replica: u8, now: Time, effects: &mut Effects) {
+        let waits_for_it = match self.status {
+            Status::Normal | Status::CatchUp | Status::ViewChange => true,
+            Status::Resigned | Status::Recovering => false,
+        };
+        if waits_for_it
+            && !self.is_arriving()
+            && replica == self.primary()
+            && replica != self.config.replica
+        {
+            self.vote_exit(now, effects);
+        }
+    }
+
+    /// A primary that hears nobody wants to be replaced, as long as that lasts.
+    pub(super) fn tick_deaf(&mut self, now: Time, effects: &mut Effects) {
+        let heard = |r: &u8| now.monotonic < self.heard[usize::from(*r)] + PRIMARY_DEAF_NS;
+        let hears = 1 + self.others().filter(heard).count();
+        if hears >= quorum::replication(self.config.replica_count) {
+            self.exiting = false;
+        } else if !self.exiting {
+            self.vote_exit(now, effects);
+        } else if self.exit_resend.due(now.monotonic) {
+            self.send_exit(now, effects);
+            self.count_exit(now, effects);
+        }
+    }
+
     pub(super) fn vote_exit(&mut self, now: Time, effects: &mut Effects) {
+        if !self.votes() {
+            return;
+        }
         self.exiting = true;
         self.send_exit(now, effects);
         self.count_exit(now, effects);
@@ -114,6 +151,11 @@ impl Vsr {
     fn enter(&mut self, view: View, status: Status, now: Time) {
         self.view = view;
         self.status = status;
+        self.forget_view(now);
+    }
+
+    /// Forgets what belonged to the view that this replica was in.
+    pub(super) fn forget_view(&mut self, now: Time) {
         self.exiting = false;
         self.exit_votes = Default::default();
         self.target = None;
@@ -130,7 +172,7 @@ impl Vsr {
 
     /// Tells the view's primary what this replica's log is.
     pub(super) fn join(&mut self, now: Time, effects: &mut Effects) {
-        if self.status != Status::ViewChange || self.promised.view != self.view {
+        if self.status != Status::ViewChange || self.promised.view != self.view || !self.votes() {
             return;
         }
         self.join_resend = Deadline::after(now.monotonic, JOIN_RESEND_NS);
@@ -223,7 +265,7 @@ impl Vsr {
 
     /// The log of the view is complete here.
     pub(super) fn install_view(&mut self, op: Op, commit: Op, now: Time, effects: &mut Effects) {
-        assert!(self.log_view < self.view);
+        assert!(self.log_view <= self.view);
         assert!(self.durable >= op);
         self.log_view = self.view;
         self.log_view_op = op;
@@ -232,6 +274,9 @@ impl Vsr {
         self.expected.clear();
         self.commit = self.commit.max(commit.min(self.log.head()));
         self.reset_primary_silent(now);
+        if self.is_recovering() && self.may_vote_again() {
+            self.voting = Voting::Voter;
+        }
         self.persist(effects);
         self.execute_committed(effects);
     }
@@ -250,8 +295,9 @@ impl Vsr {
                 }
             }
         }
+        self.heard = [now.monotonic; REPLICAS_MAX];
         self.heartbeat = Deadline::after(now.monotonic, HEARTBEAT_NS);
-        for to in self.others() {
+        for to in self.followers() {
             self.send_view_to(to, effects);
         }
         self.count_commit(effects);
@@ -285,7 +331,9 @@ impl Vsr {
     ) {
         let view = header.view;
         // Only the first time: later this replica's log has grown past what the message describes.
-        let news = view > self.view || (view == self.view && self.log_view < view);
+        let is_recovering = self.status == Status::Recovering;
+        let news =
+            view > self.view || (view == self.view && (self.log_view < view || is_recovering));
         if !news
             || header.replica != self.primary_of(view)
             || header.replica == self.config.replica
@@ -293,7 +341,7 @@ impl Vsr {
         {
             return;
         }
-        if view > self.view || self.status == Status::ViewChange {
+        if view > self.view || self.status == Status::ViewChange || is_recovering {
             let is_later = view > self.view;
             self.enter(view, Status::CatchUp, now);
             if is_later {

@@ -160,6 +160,7 @@ impl Cluster {
             cluster: CLUSTER,
             replica: u8::try_from(index).unwrap(),
             replica_count: count,
+            standby_count: 0,
             checkpoint_bytes: u64::MAX,
             operation_register: REGISTER,
             operation_pulse: PULSE,
@@ -178,6 +179,21 @@ impl Cluster {
         );
         node.vsr = Some(vsr);
         self.apply(index, effects);
+        // Introductions, as the wiring makes them: who is there takes note at once.
+        let recovering = self.nodes[index].vsr.as_ref().unwrap().is_recovering();
+        for other in (0..self.nodes.len()).filter(|other| *other != index) {
+            let replica = u8::try_from(index).unwrap();
+            let event = Event::PeerStarted {
+                replica,
+                recovering,
+            };
+            self.event(other, event);
+            if let Some(peer) = &self.nodes[other].vsr {
+                let view = peer.view();
+                let replica = u8::try_from(other).unwrap();
+                self.event(index, Event::Welcomed { replica, view });
+            }
+        }
     }
 
     fn crash(&mut self, index: usize) {

@@ -50,9 +50,11 @@ fn directory() -> Directory {
         cluster: 7,
         replica: 1,
         replica_count: 3,
+        standby_count: 0,
         sessions_max: 8,
         segment_size: SEGMENT_SIZE,
         segment_count: 4,
+        recovering: false,
         journal_id: 99,
     };
     let state = data.format(&identity, |_, _| {}).unwrap();

@@ -44,6 +44,9 @@ struct StateReport {
     cluster: Decimal,
     replica: u8,
     replica_count: u8,
+    standby_count: u8,
+    recovering: bool,
+    starts: u64,
     sequence: u64,
     sessions_max: u32,
     view: u32,
@@ -155,6 +158,9 @@ impl StateReport {
             cluster: Decimal(state.cluster),
             replica: state.replica,
             replica_count: state.replica_count,
+            standby_count: state.standby_count,
+            recovering: state.recovering != 0,
+            starts: state.starts,
             sequence: state.sequence,
             sessions_max: state.sessions_max,
             view: state.view,
@@ -211,8 +217,28 @@ impl StateReport {
         line(
             out,
             "replica",
-            format!("{} of {}", self.replica, self.replica_count),
+            match (self.replica < self.replica_count, self.standby_count) {
+                (false, standbys) => format!(
+                    "{}: standby {} of {standbys}, beside {} replicas",
+                    self.replica,
+                    self.replica - self.replica_count,
+                    self.replica_count
+                ),
+                (true, 0) => format!("{} of {}", self.replica, self.replica_count),
+                (true, standbys) => format!(
+                    "{} of {}, and {standbys} standbys",
+                    self.replica, self.replica_count
+                ),
+            },
         );
+        line(out, "starts", self.starts);
+        if self.recovering {
+            line(
+                out,
+                "recovering",
+                "it does not vote until the others have brought it up to date",
+            );
+        }
         line(
             out,
             "view",

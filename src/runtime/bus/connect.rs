@@ -13,13 +13,13 @@ use io_uring::{opcode, squeue};
 use super::super::ring::{Completion, Kind, Ring, Token};
 use super::connection::{Connection, Phase, Receive, Role, SendQueue};
 use super::{Bus, socket};
-use crate::limits::REPLICAS_MAX;
+use crate::limits::MEMBERS_MAX;
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Input};
 
 /// The places that are filled only by connections of which the first message says that they are
 /// replicas: however many clients there are, the cluster can talk.
-const PLACES_FOR_REPLICAS: usize = 2 * REPLICAS_MAX;
+const PLACES_FOR_REPLICAS: usize = 2 * MEMBERS_MAX;
 
 /// A dial that takes longer has failed; it covers one lost packet and its repetition.
 static DIAL_TIMEOUT: Timespec = Timespec::new().sec(2);
@@ -69,7 +69,7 @@ impl Bus {
             return;
         }
         self.accept(ring);
-        let left = self.free.len().saturating_sub(REPLICAS_MAX);
+        let left = self.free.len().saturating_sub(MEMBERS_MAX);
         if left == 0 {
             *self.counters.closed.entry("connections_max").or_default() += 1;
             return;
@@ -97,7 +97,7 @@ impl Bus {
                 return;
             }
         };
-        let replica = ReplicaIndex::try_from(peer_index).expect("at most REPLICAS_MAX");
+        let replica = ReplicaIndex::try_from(peer_index).expect("at most MEMBERS_MAX");
         let descriptor = Fd(socket.as_raw_fd());
         let index = self.place(socket, Role::Outgoing(replica), now);
         let token = self.token(Kind::Connect, index);

@@ -36,7 +36,7 @@ use socket2::SockAddr;
 pub(in crate::runtime) use socket::listen;
 
 use super::ring::{Completion, GENERATION_MASK, Kind, Ring, Token};
-use crate::limits::{CONNECTIONS_MAX, HEADER_SIZE, REPLICAS_MAX};
+use crate::limits::{CONNECTIONS_MAX, HEADER_SIZE, MEMBERS_MAX};
 use crate::message::Pool;
 use crate::protocol::ReplicaIndex;
 use crate::replica::ingress::Inspected;
@@ -50,7 +50,7 @@ const PROBATION_NS: u64 = 2_000_000_000;
 /// Up to this size a direct system call costs less than an operation on the ring.
 const IMMEDIATE_SIZE_MAX: usize = 8 * 1024;
 
-const SLOTS: usize = CONNECTIONS_MAX + REPLICAS_MAX;
+const SLOTS: usize = CONNECTIONS_MAX + MEMBERS_MAX;
 
 /// The look at a header between the two steps of a receive.
 pub(in crate::runtime) type Inspect = fn(&[u8; HEADER_SIZE]) -> Result<Inspected, &'static str>;
@@ -180,6 +180,22 @@ impl Bus {
         }
         if self.timed > 0 {
             self.expire(now, ring, inputs);
+        }
+    }
+
+    /// Dials a replica that has shown that it is there, unless that is under way.
+    pub(in crate::runtime) fn dial_now(
+        &mut self,
+        replica: ReplicaIndex,
+        now: u64,
+        ring: &mut Ring,
+    ) {
+        let index = usize::from(replica);
+        if let Some(Some(peer)) = self.peers.get(index)
+            && peer.slot.is_none()
+            && !self.stopping
+        {
+            self.dial(index, now, ring);
         }
     }
 

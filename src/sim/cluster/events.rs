@@ -156,6 +156,11 @@ impl Simulation {
                     self.send(link, Lane::Forward, message, size);
                 }
             }
+            Output::Dial { replica: to } => {
+                let life = self.hosts[usize::from(replica)].life;
+                let from = replica;
+                self.queue.push(self.now(), Event::Dial { from, life, to });
+            }
             Output::SendClient {
                 connection,
                 message,

@@ -151,9 +151,11 @@ impl Simulation {
                 cluster: CLUSTER,
                 replica,
                 replica_count: options.replica_count,
+                standby_count: 0,
                 sessions_max: options.sessions_max,
                 segment_size: options.segment_size,
                 segment_count: options.segment_count,
+                recovering: false,
                 journal_id: u128::from(replica) + 1,
             };
             let pool = PoolConfig {
