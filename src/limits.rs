@@ -67,6 +67,24 @@ pub const EXECUTE_MAX: usize = 16;
 pub const SESSIONS_DEFAULT: usize = 64;
 pub const SESSIONS_MAX: usize = 1024;
 
+/// Bodies of replies kept for clients that may ask again, together: at most this, and at most the log
+/// between two checkpoints, so that the table costs the disk no more than that log did.
+///
+/// With the default journal a client that only creates always finds its reply: a full batch is answered
+/// with 8190 times 16 bytes, and that for every default session fits. Of the largest replies there
+/// is room for twice the pipeline: all that were on the way when a primary failed, and as many after
+/// them. Where replies are larger, sessions more or the journal smaller, the oldest replies are dropped.
+pub const REPLY_BYTES_MAX: u64 = 128 << 20;
+
+pub const fn reply_bytes_max(journal_size: u64) -> u64 {
+    let share = journal_size / CHECKPOINT_JOURNAL_SHARE;
+    if share < REPLY_BYTES_MAX {
+        share
+    } else {
+        REPLY_BYTES_MAX
+    }
+}
+
 /// Connections at once: clients and replicas together.
 pub const CONNECTIONS_MAX: usize = 1024;
 
@@ -107,4 +125,8 @@ const _: () = {
     // A whole repair window is read for a peer: what is dropped costs it a timeout.
     assert!(3 * REPAIR_WINDOW + REPLAY_WINDOW <= READS_MAX);
     assert!(EXECUTE_MAX <= PIPELINE_MAX);
+    // What the default journal and the default number of sessions promise about replies.
+    assert!(reply_bytes_max(JOURNAL_SIZE_DEFAULT) == REPLY_BYTES_MAX);
+    assert!(SESSIONS_DEFAULT as u64 * 8190 * 16 <= REPLY_BYTES_MAX);
+    assert!(2 * (PIPELINE_MAX * MESSAGE_SIZE_MAX) as u64 <= REPLY_BYTES_MAX);
 };

@@ -112,10 +112,13 @@ pub enum Effect {
     Execute { message: Message, checkpoint: bool },
     /// The client's request is on its way: its answer belongs to the connection it came on.
     Wait { client: u128, request: u32 },
-    /// The client's latest reply is in the session table: send it, if the client waits here.
-    Reply { client: u128 },
-    /// Tell a client, if it waits at this replica, that its session is over. `reason` is the
-    /// foreign protocol's number.
+    /// Send the client its latest reply, if it waits here. `reply` holds the body when it was just
+    /// made; else it is in the session table.
+    Reply {
+        client: u128,
+        reply: Option<MessageMut>,
+    },
+    /// Tell a client, if its request has come here directly, that its session is over.
     Evict { client: u128, reason: Eviction },
     /// Make a promise durable.
     Persist(Promise),
@@ -130,6 +133,8 @@ pub enum Eviction {
     SessionTooLow,
     /// The session was registered by another release of the client.
     ReleaseMismatch,
+    /// Its request was executed, and so long ago that the reply is not kept any more.
+    ReplyDropped,
 }
 
 /// The list that a protocol writes its effects to; owned by the caller, reused, drained after each

@@ -16,12 +16,12 @@ use std::mem::offset_of;
 
 use stampede::machine::Machine;
 use stampede::machine::ledger::Ledger;
-use stampede::message::{Command, Header, Pool, PoolConfig};
+use stampede::message::{Command, Header};
 use stampede::replica::superblock::{Identity, Life, State};
 use stampede::store::{
     FileKind, FileName, ManifestRef, MemoryStorage, Section, Storage, write_checkpoint,
 };
-use stampede::vsr::sessions::Sessions;
+use stampede::vsr::sessions::{Limits, Sessions};
 use stampede_client::wire::multibatch::Encoder;
 use stampede_client::wire::record::transfer_flags;
 use stampede_client::wire::{Account, Operation, Transfer};
@@ -165,6 +165,7 @@ fn every_table_covers_every_byte_once() {
         "PackedEntry",
         "Section",
         "SessionRecord",
+        "SessionsHeader",
         "State",
         "Transfer",
     ];
@@ -405,18 +406,7 @@ fn apply(ledger: &mut Ledger, op: u64, operation: Operation, timestamp: u64, eve
     ledger.apply(op, operation.code(), timestamp, &body[..size], &mut reply);
 }
 
-fn pool() -> Pool {
-    let config = PoolConfig {
-        small: 4,
-        medium: 1,
-        large: 1,
-        huge_pages: false,
-    };
-    Pool::new(&config).unwrap()
-}
-
 fn sessions() -> Vec<u8> {
-    let pool = pool();
     let mut prepare = Header::new(Command::Prepare, 0, 0, 0);
     prepare.client = 51;
     prepare.request_checksum = 52;
@@ -426,10 +416,15 @@ fn sessions() -> Vec<u8> {
     prepare.request = 56;
     prepare.release = 57;
     prepare.operation = 58;
-    let mut reply = pool.acquire(5).unwrap();
-    reply.fill(Header::new(Command::Reply, 0, 0, 0), b"reply");
-    let mut table = Sessions::new(4);
-    table.commit(&prepare, true, reply);
+    let mut table = Sessions::new(Limits {
+        sessions: 4,
+        reply_bytes: 5,
+    });
+    // The reply before it goes, to make room.
+    let mut earlier = prepare;
+    (earlier.client, earlier.op) = (151, 44);
+    table.commit(&earlier, true, b"other");
+    table.commit(&prepare, true, b"reply");
     table.encode()
 }
 
@@ -437,24 +432,28 @@ fn sessions() -> Vec<u8> {
 fn session_record() {
     let documented = layout(DISK, "SessionRecord");
     let bytes = sessions();
-    assert_eq!(bytes[..16], 1u128.to_le_bytes());
-    let record = &bytes[16..];
-    documented.assert_numbers(
-        record,
-        &[
-            ("client", 51),
+    let header = layout(DISK, "SessionsHeader");
+    header.assert_numbers(&bytes, &[("count", 2), ("replies_from", 45)]);
+    let (record, dropped) = bytes[header.size..].split_at(documented.size + 5);
+    let assert_record = |record: &[u8], client, op, reply_size| {
+        let fields = [
+            ("client", client),
             ("request_checksum", 52),
             ("context", 53),
-            ("session", 54),
-            ("op", 54),
+            ("session", op),
+            ("op", op),
             ("timestamp", 55),
             ("request", 56),
             ("release", 57),
             ("operation", 58),
-            ("reply_size", 5),
-        ],
-    );
+            ("reply_size", reply_size),
+        ];
+        documented.assert_numbers(record, &fields);
+    };
+    assert_record(record, 51, 54, 5);
     assert_eq!(&record[documented.size..], b"reply");
+    assert_record(dropped, 151, 44, 0);
+    assert_eq!(dropped.len(), documented.size);
 }
 
 /// A file read by nothing but the documented offsets.

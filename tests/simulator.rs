@@ -370,6 +370,35 @@ fn sessions_more_clients_than_places_the_oldest_is_told_and_comes_again() -> Sce
 }
 
 #[test]
+fn sessions_a_reply_is_lost_and_then_dropped_its_client_is_told_and_comes_again() -> Scenario {
+    // An eighth of the journal, 3 MiB here, is for replies; the latest ones of all clients are more.
+    let mut options = Options {
+        client_count: 12,
+        requests: 0,
+        segment_size: 2 << 20,
+        ..Options::CALM
+    };
+    options.mixture.full = 800_000;
+    let mut cluster = Simulation::new(options, 8)?;
+    assert!(answers(&mut cluster, 1)?);
+    cluster.deafen(0);
+    for _ in 0..20 {
+        cluster.submit(1);
+        cluster.run_for(SECOND)?;
+        if cluster.reply_is_dropped(0) {
+            break;
+        }
+    }
+    assert!(cluster.reply_is_dropped(0));
+    cluster.heal();
+    // It has asked for that reply all the while; the checkers know if it is executed again.
+    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    let report = cluster.finish()?;
+    assert_eq!(report.evictions, 1, "{report:?}");
+    Ok(())
+}
+
+#[test]
 fn clock_a_primary_sets_its_clock_back_timestamps_still_grow() -> Scenario {
     let mut cluster = cluster(3)?;
     assert!(answers(&mut cluster, 20)?);

@@ -327,26 +327,6 @@ impl Message {
         u16::try_from(self.arena().registered.load(Ordering::Relaxed)).ok()
     }
 
-    /// Header and the first `body_size` bytes of the body, to be written, if this is the only handle.
-    pub fn unique_parts_mut(
-        &mut self,
-        body_size: usize,
-    ) -> Option<(&mut [u8; HEADER_SIZE], &mut [u8])> {
-        assert!(body_size <= self.body_capacity());
-        if self.slot().references.load(Ordering::Acquire) != 1 {
-            return None;
-        }
-        let start = self.slot().data.as_ptr();
-        // SAFETY: two disjoint stretches inside the slot; `&mut self` is the only handle, so nobody
-        // can make another one meanwhile.
-        unsafe {
-            Some((
-                &mut *start.add(HEADROOM_SIZE).cast(),
-                std::slice::from_raw_parts_mut(start.add(HEADROOM_SIZE + HEADER_SIZE), body_size),
-            ))
-        }
-    }
-
     /// The writable handle, if this is the only one.
     ///
     /// # Errors

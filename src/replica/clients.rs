@@ -4,7 +4,7 @@
 //! that is: the primary's, or a backup's that passed the request on. A connection that sends
 //! something no client or replica of this cluster can mean is closed, with a counted reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ingress::refusal_name;
 use super::io::{ConnectionId, Output};
@@ -38,8 +38,10 @@ struct Waiting {
 pub(super) struct Clients {
     terms: Terms,
     member_count: u8,
-    /// At most one entry for each connection and client; those of closed connections are removed.
+    /// At most one entry for each client; those of closed connections are removed.
     waiting: BTreeMap<u128, Waiting>,
+    /// The same by connection, so that the end of one costs nothing to thousands of others.
+    waiting_on: BTreeSet<(ConnectionId, u128)>,
     /// The connection of the request that the protocol is looking at.
     arriving: Option<ConnectionId>,
     counters: Counters,
@@ -52,6 +54,7 @@ impl Clients {
             terms: Terms::new(cluster, replica),
             member_count,
             waiting: BTreeMap::new(),
+            waiting_on: BTreeSet::new(),
             arriving: None,
             counters: Counters::default(),
             peer_refusals: BTreeMap::new(),
@@ -160,34 +163,40 @@ impl Clients {
             return;
         };
         // Bounded even when one connection speaks for ever new clients.
-        if self.waiting.len() < 2 * CONNECTIONS_MAX || self.waiting.contains_key(&client) {
-            self.waiting.insert(
-                client,
-                Waiting {
-                    connection,
-                    request,
-                },
-            );
+        self.stop_waiting(client);
+        if self.waiting.len() < 2 * CONNECTIONS_MAX {
+            let waiting = Waiting {
+                connection,
+                request,
+            };
+            self.waiting.insert(client, waiting);
+            self.waiting_on.insert((connection, client));
+        }
+    }
+
+    fn stop_waiting(&mut self, client: u128) {
+        if let Some(waiting) = self.waiting.remove(&client) {
+            self.waiting_on.remove(&(waiting.connection, client));
         }
     }
 
     pub(super) fn closed(&mut self, connection: ConnectionId) {
-        self.waiting
-            .retain(|_, waiting| waiting.connection != connection);
+        let all = (connection, u128::MIN)..=(connection, u128::MAX);
+        while let Some((_, client)) = self.waiting_on.range(all.clone()).next() {
+            self.stop_waiting(*client);
+        }
     }
 
-    /// Sends the client's latest reply, if that is what it waits for here.
+    /// Sends the client's latest reply, if that is what it waits for here: from the buffer that it was
+    /// made in, or else from the table.
     pub(super) fn reply(
         &mut self,
-        client: u128,
-        sessions: &mut Sessions,
+        (client, session): (u128, &Session),
+        fresh: Option<MessageMut>,
         view: View,
         pool: &Pool,
         outputs: &mut Vec<Output>,
     ) {
-        let Some(session) = sessions.get_mut(client) else {
-            return;
-        };
         let Some(Waiting {
             connection,
             request,
@@ -198,16 +207,27 @@ impl Clients {
         if request != session.request {
             return;
         }
+        let Some(body) = session.reply() else {
+            return;
+        };
+        let copy = || {
+            let mut copy = pool.acquire(body.len())?;
+            copy.body_mut_of_size(body.len()).copy_from_slice(body);
+            Some(copy)
+        };
         // Without a buffer nothing is sent; the client asks again.
-        if render_reply(client, session, view, &self.terms, pool) {
-            self.waiting.remove(&client);
-            let size = HEADER_SIZE + session.reply_size;
-            outputs.push(Output::SendClient {
-                connection,
-                message: session.reply.clone(),
-                size,
-            });
-        }
+        let Some(mut message) = fresh.or_else(copy) else {
+            return;
+        };
+        let fields = reply_fields(client, session);
+        let (header, body) = message.parts_mut(body.len());
+        let size = render::reply(header, &fields, body, &self.terms, view);
+        self.stop_waiting(client);
+        outputs.push(Output::SendClient {
+            connection,
+            message: message.freeze(),
+            size,
+        });
     }
 
     /// Ends a client's session, if the client is here.
@@ -223,7 +243,9 @@ impl Clients {
             return;
         };
         let reason = match reason {
-            Eviction::NoSession => EvictionReason::NoSession,
+            // The protocol has no word for a reply that is not kept; this one ends the session, and
+            // the client knows that the fate of its request is open.
+            Eviction::NoSession | Eviction::ReplyDropped => EvictionReason::NoSession,
             Eviction::SessionTooLow => EvictionReason::SessionTooLow,
             Eviction::ReleaseMismatch => EvictionReason::SessionReleaseMismatch,
         };
@@ -262,21 +284,11 @@ fn send(connection: ConnectionId, message: MessageMut, outputs: &mut Vec<Output>
     });
 }
 
-/// Puts the foreign header for `view` in front of the stored reply. In place when nobody else holds
-/// the buffer; a reply that is still being sent with an older view's header is copied.
-fn render_reply(
-    client: u128,
-    session: &mut Session,
-    view: View,
-    terms: &Terms,
-    pool: &Pool,
-) -> bool {
-    if session.rendered == Some(view) {
-        return true;
-    }
+/// What the table knows of a reply besides its body.
+fn reply_fields(client: u128, session: &Session) -> render::ReplyFields {
     let operation = Operation::try_from(session.operation)
         .expect("only operations that the gateway knows are prepared");
-    let fields = render::ReplyFields {
+    render::ReplyFields {
         request_checksum: session.request_checksum,
         context: session.context,
         client,
@@ -285,21 +297,5 @@ fn render_reply(
         timestamp: session.timestamp,
         request: session.request,
         operation,
-    };
-    if session.reply.unique_parts_mut(0).is_none() {
-        let Some(mut copy) = pool.acquire(session.reply_size) else {
-            return false;
-        };
-        let body = session.reply.body_of_size(session.reply_size);
-        copy.body_mut_of_size(session.reply_size)
-            .copy_from_slice(body);
-        session.reply = copy.freeze();
     }
-    let (header, body) = session
-        .reply
-        .unique_parts_mut(session.reply_size)
-        .expect("nobody else has it");
-    render::reply(header, &fields, body, terms, view);
-    session.rendered = Some(view);
-    true
 }

@@ -13,6 +13,7 @@ use crate::limits::BODY_SIZE_MAX;
 use crate::machine::{Machine, Snapshot};
 use crate::message::{Message, MessageMut, Op};
 use crate::store::{ManifestRef, Storage, sweep, write_checkpoint};
+use crate::vsr::sessions::Sessions;
 
 /// Operations of the replica itself. The machine's begin at [`OPERATION_MACHINE_MIN`].
 pub const OPERATION_REGISTER: u8 = 2;
@@ -135,8 +136,9 @@ impl Executor {
 pub struct CheckpointTask {
     pub op: Op,
     pub snapshot: Box<dyn Snapshot>,
-    /// The client table as of `op`, encoded.
-    pub sessions: Vec<u8>,
+    /// The client table as of `op`. It is encoded by the builder: with large replies it has tens of
+    /// mebibytes.
+    pub sessions: Sessions,
     /// The checkpoint in force, whose files stay; those of earlier ones go.
     pub former: Option<ManifestRef>,
     pub pace: Arc<Pace>,
@@ -155,7 +157,7 @@ impl fmt::Debug for CheckpointTask {
             f,
             "checkpoint op {} sessions {} B",
             self.op,
-            self.sessions.len()
+            self.sessions.encoded_size()
         )
     }
 }
@@ -166,8 +168,10 @@ impl CheckpointTask {
     pub fn write(self, storage: &mut dyn Storage, pause: fn()) -> CheckpointDone {
         let keep = self.former.as_slice();
         let mut storage = PacedStorage::new(storage, self.pace, pause);
+        let sessions = self.sessions.encode();
+        drop(self.sessions);
         let result = sweep(&mut storage, keep)
-            .and_then(|_| write_checkpoint(&mut storage, self.op, self.snapshot, &self.sessions));
+            .and_then(|_| write_checkpoint(&mut storage, self.op, self.snapshot, &sessions));
         CheckpointDone {
             op: self.op,
             result: result.map_err(|error| error.to_string()),

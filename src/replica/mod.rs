@@ -223,11 +223,12 @@ impl Replica {
                     self.executions.push_back((message, checkpoint));
                 }
                 Effect::Wait { client, request } => self.clients.wait(client, request),
-                Effect::Reply { client } => {
+                Effect::Reply { client, reply } => {
                     let view = self.vsr.view_durable();
-                    let sessions = self.vsr.sessions_mut();
-                    self.clients
-                        .reply(client, sessions, view, &self.pool, outputs);
+                    if let Some(session) = self.vsr.sessions().get(client) {
+                        let client = (client, session);
+                        self.clients.reply(client, reply, view, &self.pool, outputs);
+                    }
                 }
                 Effect::Evict { client, reason } => {
                     let view = self.vsr.view_durable();
@@ -421,9 +422,10 @@ impl Replica {
         );
         if let Some(snapshot) = snapshot {
             // The client table is as of `op`: the executor's answers come in order.
-            let sessions = self.vsr.sessions().encode();
+            let sessions = self.vsr.sessions().clone();
             let former = self.superblock.state().manifest();
-            let pace = Arc::new(Pace::new(snapshot.size(), self.checkpoint_bytes));
+            let size = snapshot.size() + sessions.encoded_size() as u64;
+            let pace = Arc::new(Pace::new(size, self.checkpoint_bytes));
             self.pace = Some(Arc::clone(&pace));
             let task = CheckpointTask {
                 op,

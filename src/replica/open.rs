@@ -25,11 +25,11 @@ use super::executor::{Executor, OPERATION_PULSE, OPERATION_REGISTER};
 use super::peers::Peers;
 use super::storage::{Entries, PrepareCheck, split};
 use super::superblock::{State, Superblock};
-use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX};
+use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX, reply_bytes_max};
 use crate::machine::Machine;
 use crate::message::{Op, Pool, View};
 use crate::store::{Manifest, Storage, StoreError};
-use crate::vsr::sessions::{DecodeError, Sessions};
+use crate::vsr::sessions::{DecodeError, Limits, Sessions};
 use crate::vsr::{Config, Entry, Log, Recovered, Vsr};
 
 /// Timestamps that a pulse uses up: as many events as a full unbatched request.
@@ -75,6 +75,15 @@ pub fn journal_config(state: &State) -> stampede_journal::Config {
     }
 }
 
+/// What the client table holds; equal on all replicas, as what it is made of.
+pub fn session_limits(state: &State) -> Limits {
+    let reply_bytes = reply_bytes_max(state.segment_size * u64::from(state.segment_count));
+    Limits {
+        sessions: state.sessions_max as usize,
+        reply_bytes: usize::try_from(reply_bytes).expect("at most REPLY_BYTES_MAX"),
+    }
+}
+
 /// A replica that is ready to start, its executor, and what the scan found.
 #[derive(Debug)]
 pub struct Opened {
@@ -96,7 +105,7 @@ pub fn open<M: Machine + 'static>(
     storage: &dyn Storage,
     pool: &Pool,
 ) -> Result<Opened, OpenError> {
-    let (machine, sessions) = restore(&state, empty, storage, pool)?;
+    let (machine, sessions) = restore(&state, empty, storage)?;
     let mut scan = Scan::default();
     let (journal, recovery) = Journal::open(
         journal_config(&state),
@@ -169,15 +178,14 @@ fn restore<M: Machine>(
     state: &State,
     empty: impl FnOnce() -> M,
     storage: &dyn Storage,
-    pool: &Pool,
 ) -> Result<(M, Sessions), OpenError> {
-    let capacity = state.sessions_max as usize;
+    let limits = session_limits(state);
     let Some(reference) = state.manifest() else {
-        return Ok((empty(), Sessions::new(capacity)));
+        return Ok((empty(), Sessions::new(limits)));
     };
     let manifest = Manifest::open(storage, &reference)?;
     let sessions = manifest.sessions(storage)?;
-    let sessions = Sessions::decode(&sessions, capacity, pool)?;
+    let sessions = Sessions::decode(&sessions, limits)?;
     Ok((M::restore(storage, &manifest.files)?, sessions))
 }
 

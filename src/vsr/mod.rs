@@ -44,6 +44,8 @@ mod normal;
 pub mod quorum;
 mod repair;
 pub mod sessions;
+#[cfg(test)]
+mod sessions_test;
 pub mod timeout;
 mod view_change;
 mod voting;
@@ -375,10 +377,6 @@ impl Vsr {
 
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
-    }
-
-    pub fn sessions_mut(&mut self) -> &mut Sessions {
-        &mut self.sessions
     }
 
     /// Whether this replica is the primary of its view, and the view is under way here.

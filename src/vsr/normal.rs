@@ -56,6 +56,7 @@ impl Vsr {
                 });
                 return effects.push(Effect::Reply {
                     client: header.client,
+                    reply: None,
                 });
             }
             Check::Drop => return,
@@ -102,6 +103,7 @@ impl Vsr {
                 });
                 effects.push(Effect::Reply {
                     client: header.client,
+                    reply: None,
                 });
                 return;
             }
@@ -493,9 +495,10 @@ impl Vsr {
                 self.inflight.remove(&header.client);
             }
             let is_register = header.operation == self.config.operation_register;
-            self.sessions.commit(&header, is_register, reply);
+            let is_latest = self.sessions.commit(&header, is_register, reply.body());
             effects.push(Effect::Reply {
                 client: header.client,
+                reply: is_latest.then_some(reply),
             });
         }
         self.execute_committed(effects);

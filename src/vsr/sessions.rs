@@ -1,30 +1,51 @@
-//! Client sessions: at most one execution of each request, and its reply kept for as long as the
-//! client may ask again.
+//! Client sessions: at most one execution of each request, and its reply kept while the client may
+//! ask for it again.
 //!
 //! The table changes only when operations are executed, in log order, so it is the same on every
 //! replica at the same operation; it is part of each checkpoint. Requests in flight are not in it:
 //! the primary keeps those in its pipeline (a request that dies in a view change must not look like
 //! a duplicate for ever).
 //!
-//! A session is identified by the number of the register operation that created it. When the table
-//! is full, a register pushes out the session whose latest operation is the oldest.
+//! A session is identified by the number of the register operation that created it. Two things run
+//! out, and both take the session whose latest operation is the oldest:
+//!
+//! ```text
+//!    oldest operation ───────────────────────────────────────────────► newest operation
+//!    │ session                │ session, reply dropped     │ session and reply           │
+//!    ▲                                                     ▲
+//!    a register in a full table pushes it out              `replies_from`: moves up when the
+//!                                                          replies together exceed their bytes
+//! ```
+//!
+//! - Sessions: one more than the table holds pushes out the oldest.
+//! - Bytes of replies: the oldest replies are dropped until the rest fits; the newest always stays.
+//!   A session without its reply is a session still: its latest request is not executed again, and
+//!   a client that asks for the answer again is told that there is none ([`Eviction::ReplyDropped`]).
+//!
+//! Bodies of replies are copied out of the buffer that the executor filled, so that the buffer can
+//! leave to the client and come back to the pool. The copy is cheap: a create is answered with 16
+//! bytes for each event of 128, which were received, hashed, journaled and sent twice; and memory of
+//! a former reply of the same size is used again.
 //!
 //! Encoded form (little-endian), as checkpoints carry it:
 //!
 //! ```text
-//!   count u32 · reserved 12 · count × { client u128 · request_checksum u128 · context u128 ·
-//!     session u64 · op u64 · timestamp u64 · request u32 · release u32 · operation u8 · reserved 11 ·
-//!     reply_size u32 · reply body }
+//!   count u32 · reserved 4 · replies_from u64 · count × { client u128 · request_checksum u128 ·
+//!     context u128 · session u64 · op u64 · timestamp u64 · request u32 · release u32 ·
+//!     operation u8 · reserved 11 · reply_size u32 · reply body }
 //! ```
+//!
+//! Records ascend by client. Where `op < replies_from` the reply was dropped: `reply_size` is zero.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::limits::BODY_SIZE_MAX;
-use crate::message::{Header, Message, MessageMut, Op, Pool, View};
+use crate::message::{Header, Op};
 use crate::protocol::Eviction;
 
 /// What is kept of a client.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     pub session: u64,
     /// The latest request's number, checksum and operation.
@@ -37,10 +58,15 @@ pub struct Session {
     /// Of the latest operation.
     pub op: Op,
     pub timestamp: u64,
-    /// The latest reply: body in place; header in the foreign form of `rendered`, if any.
-    pub reply: Message,
-    pub reply_size: usize,
-    pub rendered: Option<View>,
+    /// The body of the latest reply; `None` when it was dropped.
+    reply: Option<Arc<[u8]>>,
+}
+
+impl Session {
+    /// The body of the latest reply, unless it was dropped.
+    pub fn reply(&self) -> Option<&[u8]> {
+        self.reply.as_deref()
+    }
 }
 
 /// What to do with a request.
@@ -55,18 +81,33 @@ pub enum Check {
     Evict(Eviction),
 }
 
-/// See the module.
-#[derive(Debug)]
+/// How much a table holds. Equal on all replicas of a cluster, as the table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub sessions: usize,
+    /// Bodies of replies together; the newest reply may exceed it.
+    pub reply_bytes: usize,
+}
+
+/// See the module. A clone shares the bodies of replies: it is cheap enough to be taken for each
+/// checkpoint (well below a millisecond for a thousand sessions), and can be encoded elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sessions {
+    limits: Limits,
     sessions: BTreeMap<u128, Session>,
-    capacity: usize,
+    /// The client of each session by its latest operation: the order in which things are dropped.
+    by_op: BTreeMap<Op, u128>,
+    /// Replies of earlier operations have been dropped.
+    replies_from: Op,
+    /// Bodies of all replies together.
+    reply_bytes: usize,
 }
 
 const RECORD_SIZE: usize = 16 * 3 + 8 * 3 + 4 * 2 + 1 + 11 + 4;
 const HEADER_SIZE: usize = 16;
 
 /// Why an encoded table cannot be read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("client table ends after {0} bytes, in the middle of a record")]
     Short(usize),
@@ -74,27 +115,34 @@ pub enum DecodeError {
     TooMany(usize, usize),
     #[error("client table has a reply of {0} bytes, more than a message can hold")]
     ReplySize(usize),
+    #[error("client table has {0} bytes of replies; a journal of this size allows {1}")]
+    ReplyBytes(usize, usize),
     #[error("client table has {0} bytes after its last record")]
     Excess(usize),
-    #[error("no free buffer for the reply of a session")]
-    NoBuffer,
+    #[error("client table is out of order at client {0:x}")]
+    Order(u128),
+    #[error("client table contradicts itself about the latest operation of client {0:x}")]
+    Operation(u128),
+    #[error(
+        "client table has dropped the reply of op {0} and those before, but not all of them, or all there are"
+    )]
+    Dropped(Op),
 }
 
 impl Sessions {
-    pub fn new(capacity: usize) -> Self {
-        assert!(capacity > 0);
+    pub fn new(limits: Limits) -> Self {
+        assert!(limits.sessions > 0);
         Self {
+            limits,
             sessions: BTreeMap::new(),
-            capacity,
+            by_op: BTreeMap::new(),
+            replies_from: 0,
+            reply_bytes: 0,
         }
     }
 
     pub fn get(&self, client: u128) -> Option<&Session> {
         self.sessions.get(&client)
-    }
-
-    pub fn get_mut(&mut self, client: u128) -> Option<&mut Session> {
-        self.sessions.get_mut(&client)
     }
 
     pub fn len(&self) -> usize {
@@ -103,6 +151,11 @@ impl Sessions {
 
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// Replies of operations before this one have been dropped.
+    pub fn replies_from(&self) -> Op {
+        self.replies_from
     }
 
     /// Judges a request ([`crate::message::Command::Request`]) against the table.
@@ -126,10 +179,12 @@ impl Sessions {
             return Check::Evict(Eviction::ReleaseMismatch);
         }
         if request.request == session.request {
-            return if request.request_checksum == session.request_checksum {
+            return if request.request_checksum != session.request_checksum {
+                Check::Drop
+            } else if session.reply.is_some() {
                 Check::Resend
             } else {
-                Check::Drop
+                Check::Evict(Eviction::ReplyDropped)
             };
         }
         let follows = session.request.checked_add(1) == Some(request.request);
@@ -140,66 +195,95 @@ impl Sessions {
         }
     }
 
-    /// Records the reply of an executed operation.
-    pub fn commit(&mut self, prepare: &Header, is_register: bool, reply: MessageMut) {
+    /// Records the reply of an executed operation. Gives whether that is now the latest of its
+    /// client: not if the client has no session, or has it already.
+    pub fn commit(&mut self, prepare: &Header, is_register: bool, reply: &[u8]) -> bool {
         let client = prepare.client;
         assert!(client != 0);
+        assert!(self.newest() < Some(prepare.op));
+        let mut memory = None;
         if is_register {
             // A register that is in the log twice (made again after a view change) keeps the first
             // session: the client may be using it already.
             if self.sessions.contains_key(&client) {
-                return;
+                return false;
             }
-            if self.sessions.len() >= self.capacity {
+            if self.sessions.len() >= self.limits.sessions {
                 self.evict_oldest();
             }
         } else {
-            match self.sessions.get(&client) {
+            match self.sessions.get_mut(&client) {
                 Some(session) if session.session == prepare.session => {
                     // At most once: the same request a second time would be in the log twice.
                     assert_eq!(session.request.checked_add(1), Some(prepare.request));
+                    memory = session.reply.take();
+                    self.by_op.remove(&session.op);
                 }
                 // Pushed out while its request was on the way: executed, with nobody to tell.
-                _ => return,
+                _ => return false,
             }
         }
-        let reply_size = reply.header().body_size();
-        self.sessions.insert(
-            client,
-            Session {
-                session: if is_register {
-                    prepare.op
-                } else {
-                    prepare.session
-                },
-                request: prepare.request,
-                request_checksum: prepare.request_checksum,
-                operation: prepare.operation,
-                context: prepare.checksum,
-                release: prepare.release,
-                op: prepare.op,
-                timestamp: prepare.timestamp,
-                reply: reply.freeze(),
-                reply_size,
-                rendered: None,
+        self.reply_bytes -= memory.as_ref().map_or(0, |former| former.len());
+        self.reply_bytes += reply.len();
+        let session = Session {
+            session: if is_register {
+                prepare.op
+            } else {
+                prepare.session
             },
-        );
+            request: prepare.request,
+            request_checksum: prepare.request_checksum,
+            operation: prepare.operation,
+            context: prepare.checksum,
+            release: prepare.release,
+            op: prepare.op,
+            timestamp: prepare.timestamp,
+            reply: Some(stored(memory, reply)),
+        };
+        self.by_op.insert(session.op, client);
+        self.sessions.insert(client, session);
+        self.drop_replies();
+        true
+    }
+
+    /// The latest operation of any session.
+    fn newest(&self) -> Option<Op> {
+        self.by_op.last_key_value().map(|(op, _)| *op)
     }
 
     fn evict_oldest(&mut self) {
-        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.op);
-        if let Some(client) = oldest.map(|(client, _)| *client) {
-            self.sessions.remove(&client);
+        let (_, client) = self.by_op.pop_first().expect("a full table has sessions");
+        let session = self.sessions.remove(&client).expect("both hold the same");
+        self.reply_bytes -= session.reply.map_or(0, |reply| reply.len());
+    }
+
+    /// Drops the oldest replies until the rest fits.
+    fn drop_replies(&mut self) {
+        while self.reply_bytes > self.limits.reply_bytes {
+            let mut kept = self.by_op.range(self.replies_from..);
+            let (op, client) = kept.next().expect("the bytes are somebody's");
+            if kept.next().is_none() {
+                return;
+            }
+            let session = self.sessions.get_mut(client).expect("both hold the same");
+            let reply = session.reply.take().expect("not yet dropped");
+            self.reply_bytes -= reply.len();
+            self.replies_from = op + 1;
         }
+    }
+
+    /// Bytes of the encoded table.
+    pub fn encoded_size(&self) -> usize {
+        HEADER_SIZE + self.len() * RECORD_SIZE + self.reply_bytes
     }
 
     /// The encoded table.
     pub fn encode(&self) -> Vec<u8> {
-        let replies: usize = self.sessions.values().map(|s| s.reply_size).sum();
-        let mut out = Vec::with_capacity(HEADER_SIZE + self.len() * RECORD_SIZE + replies);
+        let mut out = Vec::with_capacity(self.encoded_size());
         let count = u32::try_from(self.len()).expect("sessions are bounded");
         out.extend_from_slice(&count.to_le_bytes());
-        out.extend_from_slice(&[0; 12]);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.replies_from.to_le_bytes());
         for (client, session) in &self.sessions {
             out.extend_from_slice(&client.to_le_bytes());
             out.extend_from_slice(&session.request_checksum.to_le_bytes());
@@ -211,65 +295,106 @@ impl Sessions {
             out.extend_from_slice(&session.release.to_le_bytes());
             out.push(session.operation);
             out.extend_from_slice(&[0; 11]);
-            let size = u32::try_from(session.reply_size).expect("a reply is a message");
+            let reply = session.reply().unwrap_or_default();
+            let size = u32::try_from(reply.len()).expect("a reply is a message");
             out.extend_from_slice(&size.to_le_bytes());
-            out.extend_from_slice(session.reply.body_of_size(session.reply_size));
+            out.extend_from_slice(reply);
         }
+        assert_eq!(out.len(), self.encoded_size());
         out
     }
 
-    /// Reads an encoded table; replies get buffers of `pool`.
+    /// Reads an encoded table.
     ///
     /// # Errors
-    /// The bytes are not such a table, or the pool is too small for it.
-    pub fn decode(bytes: &[u8], capacity: usize, pool: &Pool) -> Result<Self, DecodeError> {
+    /// The bytes are not such a table, or one that these limits would not have made.
+    pub fn decode(bytes: &[u8], limits: Limits) -> Result<Self, DecodeError> {
         let mut reader = Reader { bytes, at: 0 };
         let count = u32::from_le_bytes(reader.take()?) as usize;
-        let _: [u8; 12] = reader.take()?;
-        if count > capacity {
-            return Err(DecodeError::TooMany(count, capacity));
+        let _: [u8; 4] = reader.take()?;
+        let mut table = Self::new(limits);
+        table.replies_from = u64::from_le_bytes(reader.take()?);
+        if count > limits.sessions {
+            return Err(DecodeError::TooMany(count, limits.sessions));
         }
-        let mut table = Self::new(capacity);
         for _ in 0..count {
-            let client = u128::from_le_bytes(reader.take()?);
-            let request_checksum = u128::from_le_bytes(reader.take()?);
-            let context = u128::from_le_bytes(reader.take()?);
-            let session = u64::from_le_bytes(reader.take()?);
-            let op = u64::from_le_bytes(reader.take()?);
-            let timestamp = u64::from_le_bytes(reader.take()?);
-            let request = u32::from_le_bytes(reader.take()?);
-            let release = u32::from_le_bytes(reader.take()?);
-            let [operation, ..]: [u8; 12] = reader.take()?;
-            let reply_size = u32::from_le_bytes(reader.take()?) as usize;
-            if reply_size > BODY_SIZE_MAX {
-                return Err(DecodeError::ReplySize(reply_size));
-            }
-            let body = reader.slice(reply_size)?;
-            let mut reply = pool.acquire(reply_size).ok_or(DecodeError::NoBuffer)?;
-            reply.body_mut_of_size(reply_size).copy_from_slice(body);
-            let reply = reply.freeze();
-            table.sessions.insert(
-                client,
-                Session {
-                    session,
-                    request,
-                    request_checksum,
-                    operation,
-                    context,
-                    release,
-                    op,
-                    timestamp,
-                    reply,
-                    reply_size,
-                    rendered: None,
-                },
-            );
+            table.decode_record(&mut reader)?;
         }
         if reader.at != bytes.len() {
             return Err(DecodeError::Excess(bytes.len() - reader.at));
         }
+        // The newest reply is there, however large it is.
+        let newest = table.by_op.last_key_value();
+        let newest = newest.and_then(|(_, client)| table.sessions[client].reply());
+        if newest.is_none() && table.replies_from > 0 {
+            return Err(DecodeError::Dropped(table.replies_from));
+        }
+        let others = table.reply_bytes - newest.map_or(0, <[u8]>::len);
+        if others > 0 && table.reply_bytes > limits.reply_bytes {
+            return Err(DecodeError::ReplyBytes(
+                table.reply_bytes,
+                limits.reply_bytes,
+            ));
+        }
         Ok(table)
     }
+
+    fn decode_record(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let client = u128::from_le_bytes(reader.take()?);
+        let last = self.sessions.last_key_value();
+        if client <= last.map_or(0, |(client, _)| *client) {
+            return Err(DecodeError::Order(client));
+        }
+        let request_checksum = u128::from_le_bytes(reader.take()?);
+        let context = u128::from_le_bytes(reader.take()?);
+        let session = u64::from_le_bytes(reader.take()?);
+        let op = u64::from_le_bytes(reader.take()?);
+        let timestamp = u64::from_le_bytes(reader.take()?);
+        let request = u32::from_le_bytes(reader.take()?);
+        let release = u32::from_le_bytes(reader.take()?);
+        let [operation, ..]: [u8; 12] = reader.take()?;
+        if session > op || self.by_op.insert(op, client).is_some() {
+            return Err(DecodeError::Operation(client));
+        }
+        let reply_size = u32::from_le_bytes(reader.take()?) as usize;
+        if reply_size > BODY_SIZE_MAX {
+            return Err(DecodeError::ReplySize(reply_size));
+        }
+        let reply = reader.slice(reply_size)?;
+        self.reply_bytes += reply_size;
+        let is_kept = op >= self.replies_from;
+        if !is_kept && reply_size > 0 {
+            return Err(DecodeError::Dropped(self.replies_from));
+        }
+        self.sessions.insert(
+            client,
+            Session {
+                session,
+                request,
+                request_checksum,
+                operation,
+                context,
+                release,
+                op,
+                timestamp,
+                reply: is_kept.then(|| reply.into()),
+            },
+        );
+        Ok(())
+    }
+}
+
+/// The body in memory of its own: that of the former reply, if the size is the same and no
+/// checkpoint is being written from it.
+fn stored(memory: Option<Arc<[u8]>>, reply: &[u8]) -> Arc<[u8]> {
+    if let Some(mut memory) = memory
+        && let Some(bytes) = Arc::get_mut(&mut memory)
+        && bytes.len() == reply.len()
+    {
+        bytes.copy_from_slice(reply);
+        return memory;
+    }
+    reply.into()
 }
 
 struct Reader<'a> {
@@ -289,108 +414,5 @@ impl<'a> Reader<'a> {
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         Ok(self.slice(N)?.try_into().expect("as long as asked for"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::{Command, PoolConfig};
-
-    fn pool() -> Pool {
-        let config = PoolConfig {
-            small: 16,
-            medium: 2,
-            large: 1,
-            huge_pages: false,
-        };
-        Pool::new(&config).unwrap()
-    }
-
-    fn prepare(client: u128, session: u64, request: u32, op: Op) -> Header {
-        let mut header = Header::new(Command::Prepare, 0, 0, 0);
-        header.client = client;
-        header.session = session;
-        header.request = request;
-        header.request_checksum = client * 1000 + u128::from(request);
-        header.checksum = u128::from(op) << 64;
-        header.op = op;
-        header.release = 17;
-        header
-    }
-
-    fn request(client: u128, session: u64, request: u32, parent_op: Op) -> Header {
-        let mut header = prepare(client, session, request, 0);
-        header.context = u128::from(parent_op) << 64;
-        header
-    }
-
-    #[test]
-    fn requests_are_accepted_in_sequence_only() {
-        let pool = pool();
-        let mut table = Sessions::new(2);
-        assert_eq!(table.check(&request(5, 0, 0, 0), true), Check::Accept);
-        table.commit(&prepare(5, 0, 0, 1), true, pool.acquire(0).unwrap());
-        assert_eq!(table.check(&request(5, 0, 0, 0), true), Check::Resend);
-        assert_eq!(table.check(&request(5, 1, 1, 1), false), Check::Accept);
-        assert_eq!(table.check(&request(5, 1, 1, 9), false), Check::Drop);
-        assert_eq!(table.check(&request(5, 1, 2, 1), false), Check::Drop);
-        assert_eq!(table.check(&request(5, 2, 1, 1), false), Check::Drop);
-        assert_eq!(
-            table.check(&request(5, 0, 1, 1), false),
-            Check::Evict(Eviction::SessionTooLow)
-        );
-        assert_eq!(
-            table.check(&request(6, 1, 1, 1), false),
-            Check::Evict(Eviction::NoSession)
-        );
-        let mut other_release = request(5, 1, 1, 1);
-        other_release.release = 18;
-        assert_eq!(
-            table.check(&other_release, false),
-            Check::Evict(Eviction::ReleaseMismatch)
-        );
-        table.commit(&prepare(5, 1, 1, 2), false, pool.acquire(0).unwrap());
-        assert_eq!(table.check(&request(5, 1, 1, 1), false), Check::Resend);
-        assert_eq!(table.check(&request(5, 0, 0, 0), true), Check::Drop);
-    }
-
-    #[test]
-    fn a_full_table_pushes_out_the_least_recently_active() {
-        let pool = pool();
-        let mut table = Sessions::new(2);
-        table.commit(&prepare(5, 0, 0, 1), true, pool.acquire(0).unwrap());
-        table.commit(&prepare(6, 0, 0, 2), true, pool.acquire(0).unwrap());
-        table.commit(&prepare(5, 1, 1, 3), false, pool.acquire(0).unwrap());
-        table.commit(&prepare(7, 0, 0, 4), true, pool.acquire(0).unwrap());
-        assert!(table.get(5).is_some() && table.get(6).is_none() && table.get(7).is_some());
-        // The evicted client's request that was on the way leaves no trace.
-        table.commit(&prepare(6, 2, 1, 5), false, pool.acquire(0).unwrap());
-        assert!(table.get(6).is_none());
-    }
-
-    #[test]
-    fn the_encoded_table_comes_back_and_bad_bytes_are_refused() {
-        let pool = pool();
-        let mut table = Sessions::new(4);
-        for client in 1..=3u8 {
-            let mut reply = pool.acquire(5).unwrap();
-            reply.body_mut_of_size(5).fill(client);
-            table.commit(&prepare(client.into(), 0, 0, client.into()), true, reply);
-        }
-        let bytes = table.encode();
-        let back = Sessions::decode(&bytes, 4, &pool).unwrap();
-        assert_eq!(back.encode(), bytes);
-        assert_eq!(back.get(2).unwrap().reply.body_of_size(5), [2; 5]);
-        for cut in 0..bytes.len() {
-            assert!(
-                Sessions::decode(&bytes[..cut], 4, &pool).is_err(),
-                "cut {cut}"
-            );
-        }
-        assert!(matches!(
-            Sessions::decode(&bytes, 2, &pool),
-            Err(DecodeError::TooMany(3, 2))
-        ));
     }
 }

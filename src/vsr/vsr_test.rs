@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::sessions::Sessions;
+use super::sessions::{Limits, Sessions};
 use super::*;
 use crate::message::PoolConfig;
 
@@ -100,7 +100,10 @@ fn recovered(disk: &Disk) -> Recovered {
         promise,
         log,
         checkpoint_op: 0,
-        sessions: Sessions::new(16),
+        sessions: Sessions::new(Limits {
+            sessions: 16,
+            reply_bytes: 1 << 20,
+        }),
         pulse_due: u64::MAX,
         commit,
         first_start: !disk.started,
@@ -239,7 +242,7 @@ impl Cluster {
                     assert_eq!(first, header.checksum, "replica {index} op {}", header.op);
                     self.nodes[index].executing.push_back(message);
                 }
-                Effect::Reply { client } => self.reply(index, client),
+                Effect::Reply { client, .. } => self.reply(index, client),
                 Effect::Persist(promise) => self.nodes[index].disk.promises.push_back(promise),
                 Effect::Wait { .. } => {}
                 Effect::Evict { client, .. } => panic!("client {client} evicted"),

@@ -20,14 +20,14 @@ use super::text::Hex;
 use super::*;
 use crate::machine::Machine;
 use crate::machine::ledger::Ledger;
-use crate::message::{Command, Header, Pool, PoolConfig, checksum};
+use crate::message::{Command, Header, checksum};
 use crate::replica::open::journal_config;
 use crate::replica::superblock::{Identity, State};
 use crate::runtime::directory::DataDirectory;
 use crate::runtime::storage::DirectoryStorage;
 use crate::store::{FileKind, FileName, Manifest, write_checkpoint};
 use crate::vsr::root_checksum;
-use crate::vsr::sessions::Sessions;
+use crate::vsr::sessions::{Limits, Sessions};
 
 const SEGMENT_SIZE: u64 = 64 * 1024;
 const TIME: u64 = 1_700_000_000_000_000_000;
@@ -231,26 +231,20 @@ fn header_of(payload: &[u8]) -> Header {
     Header::read_from_prefix(payload).unwrap().0
 }
 
-/// A client table with two sessions, made by the server's own code.
+/// A client table with three sessions and room for the replies of two, made by the server's own code.
 fn client_table() -> Vec<u8> {
-    let config = PoolConfig {
-        small: 4,
-        medium: 1,
-        large: 1,
-        huge_pages: false,
-    };
-    let pool = Pool::new(&config).unwrap();
-    let mut table = Sessions::new(8);
-    for client in [5, u128::MAX] {
+    let mut table = Sessions::new(Limits {
+        sessions: 8,
+        reply_bytes: 2 * 64,
+    });
+    for (op, client) in [(3, 0xdead), (4, 5), (5, u128::MAX)] {
         let mut prepare = Header::new(Command::Prepare, 7, 0, 0);
         prepare.client = client;
-        prepare.op = 4;
+        prepare.op = op;
         prepare.operation = 2;
         prepare.timestamp = TIME;
         prepare.release = Release::CURRENT.0;
-        let mut reply = pool.acquire(64).unwrap();
-        reply.fill(Header::new(Command::Reply, 7, 0, 0), &[1; 64]);
-        table.commit(&prepare, true, reply);
+        table.commit(&prepare, true, &[1; 64]);
     }
     table.encode()
 }
@@ -566,17 +560,24 @@ fn sessions_are_those_that_the_server_wrote() {
         .iter()
         .map(|session| session.client)
         .collect();
-    assert_eq!(clients, [Hex(5), Hex(u128::MAX)]);
+    assert_eq!(clients, [Hex(5), Hex(0xdead), Hex(u128::MAX)]);
     let session = &table.sessions[0];
     assert_eq!((session.session, session.op, session.request), (4, 4, 0));
     assert_eq!(
         (session.operation.as_str(), session.reply_size),
-        ("register", 64)
+        ("register", Some(64))
+    );
+    assert_eq!(table.replies_from, 4);
+    assert_eq!(table.sessions[1].reply_size, None);
+    let text = report.text();
+    assert!(
+        text.contains("replies of operations before 4 are dropped"),
+        "{text}"
     );
     assert_eq!(session.release, Release::CURRENT.to_string());
 
     let bytes = client_table();
-    assert_eq!(sessions::decode(&bytes).unwrap().len(), 2);
+    assert_eq!(sessions::decode(&bytes).unwrap().1.len(), 3);
     for cut in 0..bytes.len() {
         assert!(sessions::decode(&bytes[..cut]).is_err(), "cut {cut}");
     }
@@ -661,7 +662,7 @@ fn json_says_the_same() {
     assert_eq!(json["journal"]["rows"][5]["op"], 6);
     assert_eq!(json["journal"]["rows"][5]["status"], "live");
     assert_eq!(json["checkpoint"]["ledger"]["accounts"], 3);
-    assert_eq!(json["sessions"]["sessions"][1]["client"], "f".repeat(32));
+    assert_eq!(json["sessions"]["sessions"][2]["client"], "f".repeat(32));
 
     let part = directory
         .try_inspect(|arguments| arguments.part = Part::Sessions)

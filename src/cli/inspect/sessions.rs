@@ -2,6 +2,8 @@
 //!
 //! It is as old as the checkpoint; a restart brings it up to date by executing the log again.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 use stampede_client::wire::Operation;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -15,8 +17,14 @@ use crate::replica::superblock::State;
 
 const PART: &str = "sessions";
 
-/// Bytes before the first record: the number of sessions, then zeros.
-const TABLE_HEADER_SIZE: usize = 16;
+/// What comes before the first record.
+#[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct TableHeader {
+    count: u32,
+    reserved: [u8; 4],
+    replies_from: u64,
+}
 
 /// A record as it lies in the file; the reply's body follows.
 #[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
@@ -35,7 +43,7 @@ struct Record {
     reply_size: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 96);
+const _: () = assert!(size_of::<TableHeader>() == 16 && size_of::<Record>() == 96);
 
 /// See the module.
 #[derive(Debug, Serialize)]
@@ -43,6 +51,8 @@ pub(super) struct SessionsReport {
     /// The table is as of this op; 0: there is no checkpoint yet.
     pub(super) op: u64,
     pub(super) sessions_max: u32,
+    /// Replies of operations before this one have been dropped to make room.
+    pub(super) replies_from: u64,
     pub(super) sessions: Vec<SessionReport>,
 }
 
@@ -58,7 +68,8 @@ pub(super) struct SessionReport {
     time: Utc,
     context: Hex,
     pub(super) release: String,
-    pub(super) reply_size: u32,
+    /// Of the reply's body; `None` when it has been dropped.
+    pub(super) reply_size: Option<u32>,
 }
 
 /// `None` if the table cannot be read; then `problems` says why.
@@ -67,7 +78,7 @@ pub(super) fn examine(
     state: &State,
     problems: &mut Vec<Problem>,
 ) -> Option<SessionsReport> {
-    let sessions = read(source, state)
+    let (replies_from, sessions) = read(source, state)
         .map_err(|problem| problems.push(problem))
         .ok()?;
     if sessions.len() > state.sessions_max as usize {
@@ -83,28 +94,27 @@ pub(super) fn examine(
     Some(SessionsReport {
         op: state.checkpoint_op,
         sessions_max: state.sessions_max,
+        replies_from,
         sessions,
     })
 }
 
-fn read(source: &Source, state: &State) -> Result<Vec<SessionReport>, Problem> {
+fn read(source: &Source, state: &State) -> Result<(u64, Vec<SessionReport>), Problem> {
     let Some(manifest) = checkpoint::manifest(source, state)? else {
-        return Ok(Vec::new());
+        return Ok((0, Vec::new()));
     };
     let bytes = manifest.sessions(&source.checkpoints());
     let bytes = bytes.map_err(|error| store_problem(PART, &error))?;
     decode(&bytes).map_err(|what| Problem::damage(PART, what))
 }
 
-/// The table, or what is wrong with it.
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<SessionReport>, String> {
+/// The first operation whose reply is kept, and the table; or what is wrong with it.
+pub(super) fn decode(bytes: &[u8]) -> Result<(u64, Vec<SessionReport>), String> {
     let short_by = |at: usize| format!("the client table ends after {at} bytes, inside a record");
-    let (header, mut rest) = bytes
-        .split_at_checked(TABLE_HEADER_SIZE)
-        .ok_or_else(|| short_by(bytes.len()))?;
-    let (count, _) = u32::read_from_prefix(header).expect("sixteen bytes");
+    let (header, mut rest) =
+        TableHeader::read_from_prefix(bytes).map_err(|_| short_by(bytes.len()))?;
     let mut sessions = Vec::new();
-    for _ in 0..count {
+    for _ in 0..header.count {
         let cut = || short_by(bytes.len());
         let (record, behind) = Record::read_from_prefix(rest).map_err(|_| cut())?;
         let reply_size = record.reply_size as usize;
@@ -114,7 +124,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<SessionReport>, String> {
             ));
         }
         rest = behind.get(reply_size..).ok_or_else(cut)?;
-        sessions.push(SessionReport::of(&record));
+        sessions.push(SessionReport::of(&record, header.replies_from));
     }
     if !rest.is_empty() {
         return Err(format!(
@@ -122,11 +132,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<SessionReport>, String> {
             rest.len()
         ));
     }
-    Ok(sessions)
+    Ok((header.replies_from, sessions))
 }
 
 impl SessionReport {
-    fn of(record: &Record) -> Self {
+    fn of(record: &Record, replies_from: u64) -> Self {
         let release = record.release;
         Self {
             client: Hex(record.client),
@@ -139,7 +149,7 @@ impl SessionReport {
             time: Utc(record.timestamp),
             context: Hex(record.context),
             release: stampede_client::wire::Release(release).to_string(),
-            reply_size: record.reply_size,
+            reply_size: (record.op >= replies_from).then_some(record.reply_size),
         }
     }
 }
@@ -165,6 +175,13 @@ impl SessionsReport {
             )
         };
         heading(out, "sessions", about);
+        if self.replies_from > 0 {
+            let from = self.replies_from;
+            let _ = writeln!(
+                out,
+                "replies of operations before {from} are dropped: there was no room for them"
+            );
+        }
         if !self.sessions.is_empty() {
             let titles = [
                 ("client", Side::Left),
@@ -187,7 +204,9 @@ impl SessionsReport {
                     session.op.to_string(),
                     session.time.to_string(),
                     session.release.clone(),
-                    format!("{} B", session.reply_size),
+                    session
+                        .reply_size
+                        .map_or_else(|| "dropped".to_owned(), |size| format!("{size} B")),
                     prefix(session.context),
                 ]);
             }

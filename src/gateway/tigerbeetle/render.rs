@@ -56,19 +56,6 @@ pub fn reply(
     HEADER_SIZE + body.len()
 }
 
-/// Brings a rendered reply to a later view, to send it again; the body and its checksum stay.
-pub fn reply_again(bytes: &mut [u8; HEADER_SIZE], terms: &Terms, view: View) {
-    let mut header = Reply::read_from_bytes(bytes).expect("both have the header's size");
-    assert_eq!(header.validate(), Ok(()));
-    // A client that has heard of a view ignores what older ones say.
-    assert!(view >= header.frame.view);
-    header.frame.view = view;
-    header.frame.replica = terms.replica;
-    let body_size = header.frame.body_size().expect("rendered by `reply`");
-    header.seal_with(header.frame.checksum_body, body_size);
-    bytes.copy_from_slice(header.as_bytes());
-}
-
 /// Writes the answer to a ping. It has no body.
 pub fn pong(bytes: &mut [u8; HEADER_SIZE], timestamp: u64, terms: &Terms, view: View) {
     let mut header = PongClient::zeroed();

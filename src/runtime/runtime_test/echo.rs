@@ -14,6 +14,7 @@ use crate::message::{Command, Header, Message, Pool};
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Task};
 use crate::replica::io::{ConnectionId, Sector};
 use crate::store::{FileEntry, ManifestRef, Snapshot, Storage, StoreError};
+use crate::vsr::sessions::{Limits, Sessions};
 
 /// Journal, and answer when that is durable.
 pub(super) const ECHO: u8 = 0;
@@ -155,7 +156,10 @@ impl Driver for Echo {
                         outputs.push(Output::Checkpoint(CheckpointTask {
                             op: 77,
                             snapshot: Box::new(Nothing),
-                            sessions: Vec::new(),
+                            sessions: Sessions::new(Limits {
+                                sessions: 1,
+                                reply_bytes: 0,
+                            }),
                             former: None,
                             pace: Default::default(),
                         }));

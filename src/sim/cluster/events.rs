@@ -3,7 +3,7 @@
 use super::super::check::{Violation, hold};
 use super::super::client::Outcome;
 use super::super::faults::Fault;
-use super::super::host::{Later, Reaction};
+use super::super::host::{Host, Later, Reaction};
 use super::super::network::{Arrival, Lane, LinkId, Node, Wake};
 use super::super::queue::{Instant, MILLISECOND};
 use super::{Checked, Event, Payload, Simulation};
@@ -11,7 +11,7 @@ use crate::limits::{BUFFERS_RESERVED, HEADER_SIZE};
 use crate::message::{Message, MessageMut, Pool, is_ours};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Input, Output};
-use crate::replica::{TICK_NS, ingress};
+use crate::replica::{Replica, TICK_NS, ingress};
 
 /// A dialer that was refused tries again after this, and up to as long more.
 const REDIAL: Instant = 50 * MILLISECOND;
@@ -434,10 +434,13 @@ impl Simulation {
             }
             Outcome::Evicted(reason) => {
                 self.counts.evictions += 1;
+                let crowded = self.options.client_count > self.options.sessions_max;
+                let running = self.hosts.iter().filter_map(Host::replica);
+                let drops = |r: &Replica| r.vsr().sessions().replies_from() > 0;
                 hold!(
-                    self.options.client_count > self.options.sessions_max,
+                    crowded || running.into_iter().any(drops),
                     "sessions",
-                    "client {index} is evicted ({reason}) although the table has room"
+                    "client {index} is evicted ({reason}) although there is room for all sessions and replies"
                 );
                 client.renew();
             }

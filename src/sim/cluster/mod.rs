@@ -387,6 +387,24 @@ impl Simulation {
         self.network.cut(Node::Replica(from), Node::Replica(to));
     }
 
+    /// What replicas send to a client vanishes, while everything looks well.
+    pub fn deafen(&mut self, client: u32) {
+        for replica in 0..self.options.replica_count {
+            self.network
+                .cut(Node::Replica(replica), Node::Client(client));
+        }
+    }
+
+    /// Whether some replica has executed a client's latest request and does not keep the reply any more.
+    pub fn reply_is_dropped(&self, client: u32) -> bool {
+        let id = self.clients[client as usize].session.client();
+        let mut running = self.hosts.iter().filter_map(Host::replica);
+        running.any(|replica| {
+            let session = replica.vsr().sessions().get(id);
+            session.is_some_and(|session| session.reply().is_none())
+        })
+    }
+
     /// All cuts are over.
     pub fn heal(&mut self) {
         self.network.heal();
