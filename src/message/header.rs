@@ -21,10 +21,11 @@
 //!  144 client           u128
 //!  160 request_checksum u128  the checksum of the foreign request
 //!  176 context          u128  by command, see `docs/vsr.md`: mostly the checksum of the prepare at `op`
-//!  192 session          u64
+//!  192 session          u64   in a prepare_ok: the heartbeat that it answers, by its timestamp
 //!  200 op               u64
 //!  208 commit           u64
-//!  216 timestamp        u64   nanoseconds; in a prepare the cluster time of its last event
+//!  216 timestamp        u64   nanoseconds; in a prepare the cluster time of its last event, in a commit
+//!                             the primary's monotonic time, in a prepare_ok the backup's wall clock
 //!  224 request          u32
 //!  228 operation        u8
 //!  229 reserved_tail    27 bytes

@@ -44,6 +44,7 @@ use superblock::{Change, Checkpoint, Life, Superblock};
 use crate::limits::BODY_SIZE_MAX;
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
 use crate::protocol::{Effect, Effects, Event, Protocol, Time};
+use crate::vsr::clock::Agreement;
 pub use crate::vsr::timeout::TICK_NS;
 use crate::vsr::{Status, Vsr};
 
@@ -90,6 +91,8 @@ pub struct Progress {
     pub serving: bool,
     /// It lacks operations that the journals of the others no longer hold.
     pub beyond_reach: bool,
+    /// How its clock stands to those of the others, while it is the primary.
+    pub clock: Agreement,
 }
 
 impl Replica {
@@ -123,6 +126,7 @@ impl Replica {
             checkpoint: self.superblock.state().checkpoint_op,
             serving: self.vsr.is_serving(),
             beyond_reach: self.vsr.is_beyond_reach(),
+            clock: self.vsr.clock_agreement(),
         }
     }
 

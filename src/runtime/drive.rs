@@ -3,6 +3,8 @@
 //! Nothing but names: the loop's traits on one side, the replica's methods on the other; one judgement,
 //! which tasks are quick; and what an operator reads about views.
 
+use std::time::Duration;
+
 use stampede_client::wire::operation::{Kind, Operation};
 
 use super::workers::{Build, Execute};
@@ -15,6 +17,7 @@ use crate::replica::ingress::{Inspected, inspect};
 use crate::replica::io::Input;
 use crate::store::Storage;
 use crate::vsr::Status;
+use crate::vsr::clock::{Agreement, TOLERANCE_NS};
 
 /// Up to some 250 events: 25 to 75 us, about what waking another thread costs on both sides. With
 /// batches of 100 events this took 1.6 instead of 2.0 us of processor time per event, and a tenth
@@ -27,7 +30,19 @@ pub struct ReplicaDriver {
     replica: Replica,
     standing: Option<(Status, u32, bool)>,
     beyond_reach: bool,
+    clock: ClockNews,
 }
+
+/// What an operator has been told of this machine's clock, while it is the primary's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClockNews {
+    Well,
+    Off,
+    Disagreed,
+}
+
+/// A clock that is further away from the others than this is worth a line.
+const CLOCK_OFF_NS: u64 = 1_000_000_000;
 
 impl ReplicaDriver {
     pub fn new(replica: Replica) -> Self {
@@ -35,6 +50,7 @@ impl ReplicaDriver {
             replica,
             standing: None,
             beyond_reach: false,
+            clock: ClockNews::Well,
         }
     }
 
@@ -49,6 +65,7 @@ impl ReplicaDriver {
             );
         }
         self.beyond_reach = progress.beyond_reach;
+        self.announce_clock(progress.clock);
         let standing = (progress.status, progress.view, progress.serving);
         if self.standing == Some(standing) {
             return;
@@ -72,6 +89,38 @@ impl ReplicaDriver {
                     "not serving: {status:?}, view {view}, op {head}, committed {commit}"
                 );
             }
+        }
+    }
+}
+
+impl ReplicaDriver {
+    fn announce_clock(&mut self, agreement: Agreement) {
+        let (news, ahead) = match agreement {
+            // Says nothing new.
+            Agreement::Unheard => return,
+            Agreement::Disagreed => (ClockNews::Disagreed, 0),
+            Agreement::Agreed { ahead } if ahead.unsigned_abs() > CLOCK_OFF_NS => {
+                (ClockNews::Off, ahead)
+            }
+            Agreement::Agreed { .. } => (ClockNews::Well, 0),
+        };
+        if news == self.clock {
+            return;
+        }
+        self.clock = news;
+        match news {
+            ClockNews::Off => tracing::warn!(
+                "the clock of this machine is {:.1} s {} a majority of the replicas' clocks; timestamps \
+                 follow the majority. Check its time synchronization",
+                Duration::from_nanos(ahead.unsigned_abs()).as_secs_f64(),
+                if ahead > 0 { "ahead of" } else { "behind" },
+            ),
+            ClockNews::Disagreed => tracing::warn!(
+                "no majority of the replicas' clocks agrees to within {:.1} s; timestamps go on by this \
+                 machine's monotonic clock. Check time synchronization on all replicas",
+                Duration::from_nanos(TOLERANCE_NS).as_secs_f64(),
+            ),
+            ClockNews::Well => tracing::info!("the clock of this machine agrees with the others'"),
         }
     }
 }
@@ -126,7 +175,7 @@ impl Execute for Executor {
 }
 
 /// How long a builder that is ahead of the log waits before it looks again.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The builder's disk.
 impl<S: Storage + 'static> Build for S {

@@ -14,9 +14,9 @@ pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;
 pub(crate) struct Clock {
     /// Parts per million faster (or slower) than simulated time.
     drift_ppm: i64,
-    /// What the monotonic clock showed when the run began.
-    monotonic_start: u64,
-    /// What has to be added to simulated time, drift aside, for the wall clock.
+    /// What has to be added to simulated time, drift aside, for the monotonic clock.
+    monotonic_offset: i64,
+    /// The same for the wall clock, from the epoch on.
     wall_offset: i64,
 }
 
@@ -25,7 +25,7 @@ impl Clock {
         assert!(drift_ppm.abs() < 100_000, "a clock, not a random number");
         Self {
             drift_ppm,
-            monotonic_start,
+            monotonic_offset: i64::try_from(monotonic_start).expect("less than centuries"),
             wall_offset,
         }
     }
@@ -35,12 +35,22 @@ impl Clock {
         self.wall_offset += nanoseconds;
     }
 
+    /// From now on it runs at another speed; what it shows does not jump.
+    pub(crate) fn set_drift(&mut self, drift_ppm: i64, now: Instant) {
+        let before = self.at(now).monotonic;
+        self.drift_ppm = drift_ppm;
+        let jumped = i128::from(before) - i128::from(self.at(now).monotonic);
+        let jumped = i64::try_from(jumped).expect("less than centuries");
+        self.monotonic_offset += jumped;
+        self.wall_offset += jumped;
+    }
+
     pub(crate) fn at(&self, now: Instant) -> Time {
         // One product and one division: it never goes back, whatever the sign of the drift.
         let drifted = i128::from(now) * i128::from(1_000_000 + self.drift_ppm) / 1_000_000;
         let drifted = u64::try_from(drifted).expect("runs are shorter than 500 years");
         Time {
-            monotonic: self.monotonic_start + drifted,
+            monotonic: drifted.saturating_add_signed(self.monotonic_offset),
             wall: (EPOCH + drifted).saturating_add_signed(self.wall_offset),
         }
     }
@@ -59,6 +69,17 @@ mod tests {
             assert!(monotonic >= before);
             before = monotonic;
         }
+    }
+
+    #[test]
+    fn a_clock_changes_its_speed_without_a_jump() {
+        let mut clock = Clock::new(100, 77, -5);
+        let before = clock.at(1_000_000_000);
+        clock.set_drift(-50_000, 1_000_000_000);
+        assert_eq!(clock.at(1_000_000_000), before);
+        let later = clock.at(2_000_000_000);
+        assert_eq!(later.monotonic - before.monotonic, 950_000_000);
+        assert_eq!(later.wall - before.wall, 950_000_000);
     }
 
     #[test]

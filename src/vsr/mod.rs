@@ -6,6 +6,7 @@
 //! | `view_change` | exit_view, join_view, view: another primary, no committed operation lost | §4.2 |
 //! | `repair` | what a replica lacks, and from whom it gets it | §5.2, §4.3 |
 //! | `sessions` | at most one execution of each request | §4.1 |
+//! | `clock` | cluster time, within what a majority of the clocks says | |
 //! | `voting` | who has forgotten promises, and may not make new ones | |
 //! | `log` `quorum` `timeout` | what the above reckon with | |
 //!
@@ -39,6 +40,7 @@
 //!     primary of its view
 //! ```
 
+pub mod clock;
 mod log;
 mod normal;
 pub mod quorum;
@@ -54,6 +56,7 @@ mod vsr_test;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use clock::{Agreement, Clock};
 pub use log::{Entry, Log};
 use sessions::Sessions;
 use timeout::{Deadline, TICK_NS};
@@ -171,6 +174,10 @@ pub struct Vsr {
     /// Requests that this backup has seen once: a second arrival is forwarded.
     seen: BTreeMap<u128, u128>,
     timestamp: u64,
+    clock: Clock,
+    /// The primary's heartbeat that is to be answered with a sample of this clock: what it said, and
+    /// what the clock showed (backup).
+    heartbeat_heard: Option<(u64, u64)>,
     pulse_due: u64,
     pulse_inflight: bool,
     /// Bytes that the journal can take now; the wiring keeps it current.
@@ -288,6 +295,8 @@ impl Vsr {
             requests: VecDeque::new(),
             seen: BTreeMap::new(),
             timestamp,
+            clock: Clock::new(config.replica, config.replica_count),
+            heartbeat_heard: None,
             pulse_due,
             pulse_inflight: false,
             journal_free: 0,
@@ -382,6 +391,20 @@ impl Vsr {
     /// Whether this replica is the primary of its view, and the view is under way here.
     pub fn is_serving(&self) -> bool {
         self.status == Status::Normal && self.is_primary()
+    }
+
+    /// How the clock of this replica stands to the others, if it is the primary.
+    pub fn clock_agreement(&self) -> Agreement {
+        if self.is_serving() {
+            self.clock.agreement()
+        } else {
+            Agreement::Unheard
+        }
+    }
+
+    /// The cluster time of the last operation of the log.
+    pub fn timestamp(&self) -> u64 {
+        self.timestamp
     }
 
     /// The wiring says how many bytes the journal can take before it is full.

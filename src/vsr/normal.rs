@@ -140,43 +140,44 @@ impl Vsr {
     }
 
     pub(super) fn prepare_requests(&mut self, now: Time, effects: &mut Effects) {
-        if !self.is_serving() || !self.may_speak_for_view() {
+        if !self.is_serving() || !self.may_speak_for_view() || !self.clock.is_ready(now) {
             return;
         }
+        let time = self.clock.cluster_time(now);
         while self.log.head() - self.executed < PIPELINE_MAX as u64
             && self.journal_has_room(MESSAGE_SIZE_MAX)
         {
-            if self.pulse_is_due(now) {
+            if self.pulse_is_due(time) {
                 let Some(pulse) = self.pool.acquire(0) else {
                     return;
                 };
                 self.pulse_inflight = true;
-                self.prepare_pulse(pulse, now, effects);
+                self.prepare_pulse(pulse, time, effects);
                 continue;
             }
             let Some(request) = self.requests.pop_front() else {
                 return;
             };
-            self.prepare(request, now, effects);
+            self.prepare(request, time, effects);
         }
     }
 
-    fn pulse_is_due(&self, now: Time) -> bool {
-        !self.pulse_inflight && self.pulse_due <= now.wall.max(self.timestamp)
+    fn pulse_is_due(&self, time: u64) -> bool {
+        !self.pulse_inflight && self.pulse_due <= time.max(self.timestamp)
     }
 
-    fn prepare_pulse(&mut self, mut pulse: MessageMut, now: Time, effects: &mut Effects) {
+    fn prepare_pulse(&mut self, mut pulse: MessageMut, time: u64, effects: &mut Effects) {
         let mut header = self.header(Command::Request);
         header.operation = self.config.operation_pulse;
         header.events = self.config.pulse_events;
         pulse.fill(header, &[]);
-        self.prepare(pulse, now, effects);
+        self.prepare(pulse, time, effects);
     }
 
-    /// Makes the request the next operation of the log.
-    fn prepare(&mut self, mut request: MessageMut, now: Time, effects: &mut Effects) {
+    /// Makes the request the next operation of the log, at this cluster time or later.
+    fn prepare(&mut self, mut request: MessageMut, time: u64, effects: &mut Effects) {
         let events = u64::from(request.header().events);
-        self.timestamp = (self.timestamp + 1).max(now.wall) + events;
+        self.timestamp = (self.timestamp + 1).max(time) + events;
         let (op, parent) = (self.log.head() + 1, self.log.head_checksum());
         let (view, commit, timestamp) = (self.view, self.commit, self.timestamp);
         let replica = self.config.replica;
@@ -247,7 +248,10 @@ impl Vsr {
         }
         if header.view == self.view {
             self.heard_primary(now);
-            self.view_head = self.view_head.max(header.op);
+            if header.op > self.view_head {
+                self.view_head = header.op;
+                self.clock.follow(header.timestamp, now);
+            }
         }
         let belongs =
             header.view == self.view || self.expected.get(&header.op) == Some(&header.checksum);
@@ -309,17 +313,24 @@ impl Vsr {
         }
     }
 
-    /// The one place from which a backup acknowledges.
-    pub(super) fn acknowledge(&self, effects: &mut Effects) {
-        if !self.may_speak_for_view() || self.is_primary() || !self.votes() {
+    /// The one place from which a backup acknowledges. The first word after a heartbeat brings a sample
+    /// of the clock along, even when nothing may be acknowledged yet.
+    pub(super) fn acknowledge(&mut self, effects: &mut Effects) {
+        if self.is_primary() || !self.votes() {
             return;
         }
-        let Some(checksum) = self.log.checksum(self.durable) else {
-            return;
-        };
         let mut header = self.header(Command::PrepareOk);
-        header.op = self.durable;
-        header.context = checksum;
+        let durable = self.log.checksum(self.durable);
+        if let Some(checksum) = durable.filter(|_| self.may_speak_for_view()) {
+            header.op = self.durable;
+            header.context = checksum;
+        } else if self.heartbeat_heard.is_none() {
+            return;
+        }
+        if let Some((heartbeat, wall)) = self.heartbeat_heard.take() {
+            header.session = heartbeat;
+            header.timestamp = wall;
+        }
         self.send(self.primary(), header, &[], effects);
     }
 
@@ -332,12 +343,15 @@ impl Vsr {
         if header.view < self.view || !self.is_serving() {
             return;
         }
-        if self.log.checksum(header.op) != Some(header.context) {
-            return;
+        if header.session > 0 {
+            let (heartbeat, wall) = (header.session, header.timestamp);
+            self.clock.sample(header.replica, heartbeat, wall, now);
         }
-        let acknowledged = &mut self.acknowledged[usize::from(header.replica)];
-        *acknowledged = (*acknowledged).max(header.op);
-        self.count_commit(effects);
+        if self.log.checksum(header.op) == Some(header.context) {
+            let acknowledged = &mut self.acknowledged[usize::from(header.replica)];
+            *acknowledged = (*acknowledged).max(header.op);
+            self.count_commit(effects);
+        }
         self.prepare_requests(now, effects);
     }
 
@@ -376,6 +390,7 @@ impl Vsr {
             return self.get_view(header.view, now, effects);
         }
         self.heard_primary(now);
+        self.heartbeat_heard = Some((header.timestamp, now.wall));
         self.view_head = self.view_head.max(header.op);
         self.advance_commit_to(header.commit, effects);
         if self.status == Status::Normal && self.durable < header.op {
@@ -390,16 +405,22 @@ impl Vsr {
         }
         self.tick_deaf(now, effects);
         let idle_news = self.commit > self.heartbeat_commit && self.commit == self.log.head();
-        if self.heartbeat.due(now.monotonic) || idle_news {
-            self.heartbeat = Deadline::after(now.monotonic, HEARTBEAT_NS);
-            self.heartbeat_commit = self.commit;
-            let mut header = self.header(Command::Commit);
-            header.op = self.log.head();
-            header.commit = self.commit;
-            header.context = self.log.checksum(self.commit).unwrap_or(0);
-            self.broadcast(header, &[], effects);
+        // Operations wait for the first samples of the others' clocks: none may be lost for long.
+        if self.heartbeat.due(now.monotonic) || idle_news || !self.clock.is_ready(now) {
+            self.send_heartbeat(now, effects);
         }
         self.prepare_requests(now, effects);
+    }
+
+    pub(super) fn send_heartbeat(&mut self, now: Time, effects: &mut Effects) {
+        self.heartbeat = Deadline::after(now.monotonic, HEARTBEAT_NS);
+        self.heartbeat_commit = self.commit;
+        let mut header = self.header(Command::Commit);
+        header.op = self.log.head();
+        header.commit = self.commit;
+        header.context = self.log.checksum(self.commit).unwrap_or(0);
+        header.timestamp = now.monotonic;
+        self.broadcast(header, &[], effects);
     }
 
     // ── execution ───────────────────────────────────────────────────────────────────────────

@@ -16,8 +16,8 @@
 //! equal `log_view` are prefixes of one another, so the longer one holds what the shorter does.
 
 use super::timeout::{
-    Deadline, EXIT_RESEND_NS, EXIT_VOTE_NS, HEARTBEAT_NS, JOIN_RESEND_NS, PRIMARY_DEAF_NS,
-    PRIMARY_SILENT_NS, STAGGER_NS, VIEW_CHANGE_NS,
+    Deadline, EXIT_RESEND_NS, EXIT_VOTE_NS, JOIN_RESEND_NS, PRIMARY_DEAF_NS, PRIMARY_SILENT_NS,
+    STAGGER_NS, VIEW_CHANGE_NS,
 };
 use super::{Join, Status, Voting, Vsr, body_of, quorum};
 use crate::limits::REPLICAS_MAX;
@@ -158,6 +158,7 @@ impl Vsr {
     pub(super) fn forget_view(&mut self, now: Time) {
         self.exiting = false;
         self.exit_votes = Default::default();
+        self.heartbeat_heard = None;
         self.target = None;
         self.view_head = 0;
         self.expected.clear();
@@ -296,10 +297,11 @@ impl Vsr {
             }
         }
         self.heard = [now.monotonic; REPLICAS_MAX];
-        self.heartbeat = Deadline::after(now.monotonic, HEARTBEAT_NS);
         for to in self.followers() {
             self.send_view_to(to, effects);
         }
+        self.clock.begin(now);
+        self.send_heartbeat(now, effects);
         self.count_commit(effects);
         self.prepare_requests(now, effects);
     }

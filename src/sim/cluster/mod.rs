@@ -422,6 +422,27 @@ impl Simulation {
         self.hosts[usize::from(replica)].clock.jump(jump);
     }
 
+    /// Both clocks of a machine run so much faster, or slower.
+    pub fn set_drift(&mut self, replica: ReplicaIndex, ppm: i64) {
+        let now = self.now();
+        self.hosts[usize::from(replica)].clock.set_drift(ppm, now);
+    }
+
+    /// What the wall clock of a machine shows.
+    pub fn wall(&self, replica: ReplicaIndex) -> u64 {
+        self.hosts[usize::from(replica)].clock.at(self.now()).wall
+    }
+
+    /// Cluster time of the last operation in a replica's log; `None` when it is off.
+    pub fn timestamp(&self, replica: ReplicaIndex) -> Option<u64> {
+        Some(
+            self.hosts[usize::from(replica)]
+                .replica()?
+                .vsr()
+                .timestamp(),
+        )
+    }
+
     /// Every pair of one replica in the group and one outside.
     fn pairs(&self, group: &[ReplicaIndex]) -> Vec<(Node, Node)> {
         let all = 0..self.options.replica_count;
