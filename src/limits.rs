@@ -64,8 +64,8 @@ pub const REPLAY_WINDOW: usize = 8;
 pub const EXECUTE_MAX: usize = 16;
 
 /// Client sessions: the default of `format --clients-max`, and its range.
-pub const SESSIONS_DEFAULT: usize = 64;
-pub const SESSIONS_MAX: usize = 1024;
+pub const SESSIONS_DEFAULT: usize = 1024;
+pub const SESSIONS_MAX: usize = 10_000;
 
 /// Bodies of replies kept for clients that may ask again, together: at most this, and at most the log
 /// between two checkpoints, so that the table costs the disk no more than that log did.
@@ -85,8 +85,14 @@ pub const fn reply_bytes_max(journal_size: u64) -> u64 {
     }
 }
 
-/// Connections at once: clients and replicas together.
-pub const CONNECTIONS_MAX: usize = 1024;
+/// Connections at once, clients and replicas together: each session's own, and a thousand for clients
+/// that have none (not yet, or not any more) and for replicas.
+pub const fn connections_max(sessions_max: usize) -> usize {
+    sessions_max + 1024
+}
+
+/// Connections of the largest number of sessions: what is sized for all of them costs little for each.
+pub const CONNECTIONS_MAX: usize = connections_max(SESSIONS_MAX);
 
 /// Messages waiting to be sent on one connection. More are dropped for a replica (repair brings
 /// them again); a client that does not read loses its connection.

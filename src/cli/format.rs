@@ -41,7 +41,8 @@ pub(super) struct Arguments {
     /// Size of the journal, the same for all replicas; it is written once in full
     #[arg(long, value_name = "SIZE", default_value_t = Size(JOURNAL_SIZE_DEFAULT), value_parser = size_argument)]
     journal_size: Size,
-    /// Client sessions that the cluster remembers, the same for all replicas
+    /// Client sessions that the cluster remembers, the same for all replicas; one more pushes out the
+    /// session that was used least recently
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS_DEFAULT)]
     clients_max: usize,
     /// Show no progress

@@ -14,15 +14,16 @@ use tracing::level_filters::LevelFilter;
 use super::addresses;
 use super::size::Size;
 use super::{Failure, format};
-use crate::limits::CONNECTIONS_MAX;
+use crate::limits::connections_max;
 use crate::machine::ledger::Ledger;
 use crate::message::{Pool, PoolConfig};
 use crate::replica::TICK_NS;
-use crate::replica::open::{Opened, open};
+use crate::replica::open::{Opened, open, session_limits};
 use crate::replica::superblock::State;
 use crate::runtime::directory::{DataDirectory, OpenDirectory};
 use crate::runtime::storage::DirectoryStorage;
 use crate::runtime::{self, Config, Files, Listener, Parts, Pin, ReplicaDriver, Stop, host};
+use crate::vsr::sessions::Limits;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -82,8 +83,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let listener = Listener::bind(arguments.listen.unwrap_or(address)).map_err(Failure::new)?;
     introduce(&state, &data);
 
-    let pool = PoolConfig::for_sessions(state.sessions_max as usize);
-    let pool = Pool::new(&pool)
+    let pool = Pool::new(&PoolConfig::REPLICA)
         .map_err(|error| Failure::new(format!("cannot get memory for messages: {error}")))?;
     let storage = DirectoryStorage::open(data.checkpoints()).map_err(|error| {
         Failure::new(format!(
@@ -109,6 +109,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config {
         replica: state.replica,
         addresses: arguments.addresses.clone(),
+        connections_max: connections_max(state.sessions_max as usize),
         pin: arguments.pin.into(),
         tick: TICK_NS,
     };
@@ -191,7 +192,7 @@ fn need_open_files(state: &State) -> Result<(), Failure> {
              (LimitNOFILE= in the service, or `ulimit -n`)"
         )));
     }
-    let wanted = own + CONNECTIONS_MAX as u64;
+    let wanted = own + connections_max(state.sessions_max as usize) as u64;
     if limit < wanted {
         tracing::warn!(
             "this process may open {limit} files: connections are refused beyond {}; raise it to {wanted} \
@@ -230,6 +231,15 @@ fn introduce(state: &State, data: &DataDirectory) {
         Some(device) => tracing::info!("journal {size} on {device}"),
         None => tracing::info!("journal {size}"),
     }
+    let Limits {
+        sessions,
+        reply_bytes,
+    } = session_limits(state);
+    tracing::info!(
+        "sessions of up to {sessions} clients, {} connections, up to {} of replies kept",
+        connections_max(sessions),
+        Size(reply_bytes as u64)
+    );
 }
 
 /// What the disk held.

@@ -21,9 +21,13 @@ use zerocopy::FromBytes;
 
 use super::Header;
 use crate::limits::{
-    BODY_SIZE_MAX, BUFFER_SIZE_LARGE, BUFFER_SIZE_MEDIUM, BUFFER_SIZE_SMALL, HEADER_SIZE,
-    HEADROOM_SIZE, SECTOR_SIZE,
+    BODY_SIZE_MAX, BUFFER_SIZE_LARGE, BUFFER_SIZE_MEDIUM, BUFFER_SIZE_SMALL, BUFFERS_RESERVED,
+    EXECUTE_MAX, HEADER_SIZE, HEADROOM_SIZE, PIPELINE_MAX, REPAIR_WINDOW, REPLAY_WINDOW,
+    SECTOR_SIZE,
 };
+
+/// Sizes of buffers: small, medium, large.
+pub const SIZES: usize = 3;
 
 /// How many buffers of each size.
 #[derive(Debug, Clone, Copy)]
@@ -36,19 +40,32 @@ pub struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// What a replica with this many client sessions needs.
+    /// What a replica needs, 164 MiB, however many sessions it has: a session holds no buffer, and a
+    /// request for which there is none waits in its socket.
     ///
-    /// Every session may hold its last reply (small or medium, seldom large) and have one request
-    /// in flight.
-    pub fn for_sessions(sessions: usize) -> Self {
-        let sessions = u32::try_from(sessions).unwrap_or(u32::MAX).min(1 << 16);
+    /// What may be under way in buffers of one size, all at once:
+    ///
+    /// | | small | medium | large |
+    /// | --- | --- | --- | --- |
+    /// | prepares in the pipeline | 64 | 64 | 64 |
+    /// | replies being made | 16 | 16 | 16 |
+    /// | the log read back: to execute it, and for a peer's repair | 8 + 16 | 8 + 16 | 8 + 16 |
+    /// | reserved for what others need to go on | 24 | 24 | 24 |
+    /// | requests that wait for a place in the pipeline, the more the cheaper | 640 | 64 | - |
+    /// | two peers that do not read what they are sent | 512 | - | - |
+    ///
+    /// More of one kind only leaves less for the requests that wait.
+    pub const REPLICA: Self = {
+        let under_way =
+            PIPELINE_MAX + EXECUTE_MAX + REPLAY_WINDOW + REPAIR_WINDOW + BUFFERS_RESERVED;
+        assert!(under_way == 128);
         Self {
-            small: 1024 + 4 * sessions,
-            medium: 64 + 2 * sessions,
+            small: 128 + 640 + 512,
+            medium: 128 + 64,
             large: 128,
             huge_pages: true,
         }
-    }
+    };
 }
 
 /// One mapped stretch of equal slots; the runtime registers it with its ring.
@@ -74,7 +91,7 @@ struct Slot {
 }
 
 struct Inner {
-    arenas: [Arena; 3],
+    arenas: [Arena; SIZES],
 }
 
 // SAFETY: slots are only reached through handles; `pool` is written by the one thread that took the
@@ -156,6 +173,18 @@ impl Pool {
         Some(message)
     }
 
+    /// Which of the [`SIZES`] a body of `body_size` bytes needs.
+    pub fn size_class(body_size: usize) -> usize {
+        let need = HEADROOM_SIZE + HEADER_SIZE + body_size;
+        usize::from(need > BUFFER_SIZE_SMALL) + usize::from(need > BUFFER_SIZE_MEDIUM)
+    }
+
+    /// Whether buffers of some size have run out, but for so many.
+    pub fn is_short(&self, reserve: usize) -> bool {
+        let mut arenas = self.inner.arenas.iter();
+        arenas.any(|arena| arena.free_count.load(Ordering::Relaxed) as usize <= reserve)
+    }
+
     /// Free buffers of the size that a body of `body_size` bytes needs.
     pub fn free(&self, body_size: usize) -> usize {
         self.arena_for(body_size).free_count.load(Ordering::Relaxed) as usize
@@ -170,20 +199,12 @@ impl Pool {
     }
 
     /// The mapped memory, for registration with a ring.
-    pub fn arenas(&self) -> &[Arena; 3] {
+    pub fn arenas(&self) -> &[Arena; SIZES] {
         &self.inner.arenas
     }
 
     fn arena_for(&self, body_size: usize) -> &Arena {
-        let need = HEADROOM_SIZE + HEADER_SIZE + body_size;
-        let [small, medium, large] = &self.inner.arenas;
-        if need <= BUFFER_SIZE_SMALL {
-            small
-        } else if need <= BUFFER_SIZE_MEDIUM {
-            medium
-        } else {
-            large
-        }
+        &self.inner.arenas[Self::size_class(body_size)]
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Config {
     pub replica: ReplicaIndex,
     /// Of all replicas, by index.
     pub addresses: Vec<SocketAddr>,
+    /// Connections at once; see `limits::connections_max`.
+    pub connections_max: usize,
     pub pin: Pin,
     /// Nanoseconds between two ticks.
     pub tick: u64,
@@ -252,6 +254,7 @@ pub fn run<D: Driver, E: Execute, B: Build>(
             let clock = clock::Clock::new();
             let seed = clock.read().wall ^ u64::from(std::process::id()) << 32;
             let bus = bus::Bus::new(
+                config.connections_max,
                 config.replica,
                 &config.addresses,
                 listener.0,

@@ -34,7 +34,7 @@ const SUBMISSIONS: u32 = 1024;
 
 /// Room for everything in flight: a receive and a send for each connection (a dial has its timeout
 /// instead), every disk operation, and the few of the world itself (accept, wake-up).
-const COMPLETIONS: u32 = 8192;
+const COMPLETIONS: u32 = 32_768;
 const _: () = assert!(
     (2 * (CONNECTIONS_MAX + MEMBERS_MAX) + super::disk::OPERATIONS_MAX + 8) < COMPLETIONS as usize
 );

@@ -16,8 +16,7 @@ use stampede_journal::WriteOp;
 
 use super::*;
 use crate::limits::{
-    BODY_SIZE_MAX, BUFFERS_RESERVED, CONNECTIONS_MAX, HEADER_SIZE, HEADROOM_SIZE, MEMBERS_MAX,
-    SECTOR_SIZE,
+    BODY_SIZE_MAX, BUFFERS_RESERVED, HEADER_SIZE, HEADROOM_SIZE, MEMBERS_MAX, SECTOR_SIZE,
 };
 use crate::message::{PoolConfig, checksum};
 use echo::*;
@@ -211,6 +210,36 @@ fn clients_wait_in_their_sockets_while_buffers_are_short() {
     }
     let report = running.stop();
     assert!(report.held_back > 0, "{report:?}");
+}
+
+#[test]
+fn clients_that_do_not_read_keep_buffers_from_others_only_for_a_moment() {
+    let running = Running::start(Setup::default());
+    let request = encode(ECHO, CLIENT, &body(BODY_SIZE_MAX, 3));
+    // Each asks for far more than sockets hold, until it is cut off.
+    let silent: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut client, request) = (running.client(), request.clone());
+            std::thread::spawn(move || {
+                let mut asked = 0;
+                while client.0.write_all(&request).is_ok() {
+                    asked += 1;
+                }
+                asked
+            })
+        })
+        .collect();
+    eventually("buffers are short", || {
+        running.pool.free(BODY_SIZE_MAX) <= BUFFERS_RESERVED
+    });
+    let body = body(BODY_SIZE_MAX, 4);
+    running.client().call(ECHO, &body);
+    for thread in silent {
+        assert!(thread.join().unwrap() > 0);
+    }
+    running.client().call(ECHO, &body);
+    let report = running.stop();
+    assert_eq!(report.closed["does_not_read"], 4, "{report:?}");
 }
 
 #[test]

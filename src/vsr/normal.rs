@@ -24,14 +24,15 @@ use crate::message::{Command, Header, Message, MessageMut, Op};
 use crate::protocol::{Effect, Effects, ReadFor, Time};
 
 /// Requests waiting for a place in the pipeline. A connection has one client and a client one
-/// request, unless it invents clients.
+/// request, unless it invents clients. Long before that, buffers run out, and requests wait in
+/// their sockets.
 const REQUESTS_MAX: usize = CONNECTIONS_MAX;
 
 /// In `inflight`: not yet an operation.
 const QUEUED: Op = Op::MAX;
 
 /// Requests remembered by a backup to notice that a client repeats itself.
-const SEEN_MAX: usize = 1024;
+const SEEN_MAX: usize = CONNECTIONS_MAX;
 
 impl Vsr {
     // ── requests ────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use stampede::limits::SESSIONS_DEFAULT;
 use stampede_client::{Client, Options};
 
 /// The program under test.
@@ -86,6 +87,11 @@ pub(crate) fn format_arguments(
 impl Cluster {
     /// Formats and starts so many replicas.
     pub(crate) fn start(name: &str, count: usize) -> Self {
+        Self::start_with(name, count, SESSIONS_DEFAULT)
+    }
+
+    /// The same, with room for so many sessions.
+    pub(crate) fn start_with(name: &str, count: usize, sessions: usize) -> Self {
         let directory = test_directory(name);
         let cluster = 42;
         let replicas = (0..count).map(|index| Replica {
@@ -103,6 +109,7 @@ impl Cluster {
             let path = &cluster.replicas[index].directory;
             let status = Command::new(PROGRAM)
                 .args(format_arguments(cluster.cluster, index, count, path))
+                .arg(format!("--clients-max={sessions}"))
                 .status()
                 .expect("the program can be run");
             assert!(status.success(), "format of replica {index}: {status}");
@@ -203,6 +210,16 @@ impl Cluster {
     /// Everything a replica has logged.
     pub(crate) fn log(&self, index: usize) -> String {
         fs::read_to_string(&self.replicas[index].log).unwrap_or_default()
+    }
+
+    /// Memory that a replica's process holds.
+    pub(crate) fn memory_mib(&self, index: usize) -> u64 {
+        let process = self.replicas[index].process.as_ref().expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{}/status", process.id()));
+        let status = status.expect("our own child");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        kib.expect("a number").parse::<u64>().expect("a number") / 1024
     }
 
     /// A registered client that waits so long for each answer.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `commands` | the command line: refusals, locks, ports, signals |
 //! | `kills` | kill -9 under load, and an account of every acknowledged transfer |
+//! | `crowd` | hundreds of sessions at once |
 //! | `official` | the official clients, unmodified |
 //! | `cluster`, `load` | processes and directories; load that keeps accounts |
 
@@ -16,6 +17,7 @@
 
 mod cluster;
 mod commands;
+mod crowd;
 mod kills;
 mod load;
 mod official;

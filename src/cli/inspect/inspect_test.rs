@@ -489,7 +489,7 @@ fn copies_of_the_superblock_are_judged_one_by_one() {
 fn a_superblock_of_another_version_cannot_be_read() {
     let directory = directory();
     let mut sector = directory.state.encode().0;
-    sector[24] = 2;
+    sector[24] = 200;
     let sum = checksum(&sector[16..]);
     sector[..16].copy_from_slice(&sum.to_le_bytes());
     fs::write(directory.data.superblock(), sector.repeat(4)).unwrap();
@@ -497,7 +497,7 @@ fn a_superblock_of_another_version_cannot_be_read() {
         .try_inspect(|arguments| arguments.part = Part::Superblock)
         .unwrap();
     assert_eq!(code(&report), 1);
-    assert!(only_problem(&report).contains("format version 2"));
+    assert!(only_problem(&report).contains("format version 200"));
 }
 
 #[test]

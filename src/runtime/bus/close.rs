@@ -8,7 +8,7 @@ use std::net::Shutdown;
 
 use super::super::ring::{Kind, Ring};
 use super::connection::{LINGER_NS, Phase, Receive, Role};
-use super::{Bus, SLOTS, socket};
+use super::{Bus, socket};
 use crate::replica::io::{ConnectionId, Input};
 
 impl Bus {
@@ -147,7 +147,7 @@ impl Bus {
         inputs: &mut VecDeque<Input>,
     ) {
         self.stopping = true;
-        for index in 0..u32::try_from(SLOTS).expect("a small constant") {
+        for index in self.indexes() {
             let Some(connection) = &self.slots[index as usize].connection else {
                 continue;
             };

@@ -172,6 +172,7 @@ impl Bus {
             in_flight: 0,
             since: now,
             on_probation: false,
+            sending_since: None,
             is_ready: false,
         });
         index

@@ -156,6 +156,8 @@ pub(super) struct Connection {
     pub(super) in_flight: u32,
     /// When it was accepted or dialled.
     pub(super) since: u64,
+    /// When the send that is on the ring began.
+    pub(super) sending_since: Option<u64>,
     /// Accepted with the last places: only another replica may stay.
     pub(super) on_probation: bool,
     /// It got something to send in this round.

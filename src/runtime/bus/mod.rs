@@ -13,6 +13,7 @@
 //! Promises
 //! - backpressure: while fewer than `BUFFERS_RESERVED` buffers of a size are free, clients' bodies
 //!   stay in their sockets; only other replicas use the reserve;
+//! - a client that does not read keeps buffers from the others only for a moment;
 //! - every connection that the replica has heard of is reported closed once;
 //! - a slot and its memory are used again only when the kernel is done with them;
 //! - bytes from outside close a connection with a counted reason, never more than that.
@@ -36,12 +37,12 @@ use socket2::SockAddr;
 pub(in crate::runtime) use socket::listen;
 
 use super::ring::{Completion, GENERATION_MASK, Kind, Ring, Token};
-use crate::limits::{CONNECTIONS_MAX, HEADER_SIZE, MEMBERS_MAX};
-use crate::message::Pool;
+use crate::limits::{BUFFERS_RESERVED, HEADER_SIZE, MEMBERS_MAX};
+use crate::message::{Pool, SIZES};
 use crate::protocol::ReplicaIndex;
 use crate::replica::ingress::Inspected;
 use crate::replica::io::{ConnectionId, Input};
-use connection::{BATCH_MAX, Connection};
+use connection::{BATCH_MAX, Connection, Role};
 use dial::Backoff;
 
 /// How long an accepted connection may take one of those places without a word.
@@ -50,7 +51,8 @@ const PROBATION_NS: u64 = 2_000_000_000;
 /// Up to this size a direct system call costs less than an operation on the ring.
 const IMMEDIATE_SIZE_MAX: usize = 8 * 1024;
 
-const SLOTS: usize = CONNECTIONS_MAX + MEMBERS_MAX;
+/// While buffers are short, a client may take so long to read what is being sent to it.
+const STALLED_NS: u64 = 500_000_000;
 
 /// The look at a header between the two steps of a receive.
 pub(in crate::runtime) type Inspect = fn(&[u8; HEADER_SIZE]) -> Result<Inspected, &'static str>;
@@ -101,8 +103,9 @@ pub(in crate::runtime) struct Bus {
     memory: Box<[SlotMemory]>,
     free: Vec<u32>,
     peers: Vec<Option<Peer>>,
-    /// Slots whose connection waits for a buffer; each at most once.
-    waiting: VecDeque<u32>,
+    /// Connections that wait for a buffer, each once: by the buffer's size, those of replicas apart,
+    /// so that whoever cannot go on is in front of nobody who can.
+    waiting: [VecDeque<ConnectionId>; 2 * SIZES],
     /// Slots whose connection got something to send in this round; each at most once.
     ready: Vec<u32>,
     /// Connections with a deadline (closing, or on probation).
@@ -112,8 +115,10 @@ pub(in crate::runtime) struct Bus {
 }
 
 impl Bus {
-    /// Listens on `addresses[replica]`, and will dial the others.
+    /// Listens on `addresses[replica]`, and will dial the others. Has room for so many connections
+    /// besides those that it dials.
     pub(in crate::runtime) fn new(
+        connections_max: usize,
         replica: ReplicaIndex,
         addresses: &[SocketAddr],
         listener: OwnedFd,
@@ -121,7 +126,8 @@ impl Bus {
         inspect: Inspect,
         seed: u64,
     ) -> Self {
-        let count = u32::try_from(SLOTS).expect("a small constant");
+        let slots = connections_max + MEMBERS_MAX;
+        let count = u32::try_from(slots).expect("at most CONNECTIONS_MAX, and a few");
         let peers = addresses.iter().enumerate().map(|(index, address)| {
             (index != usize::from(replica)).then(|| Peer {
                 address: SockAddr::from(*address),
@@ -145,8 +151,8 @@ impl Bus {
             memory: (0..count).map(|_| SlotMemory::new()).collect(),
             free: (0..count).rev().collect(),
             peers: peers.collect(),
-            waiting: VecDeque::with_capacity(SLOTS),
-            ready: Vec::with_capacity(SLOTS),
+            waiting: Default::default(),
+            ready: Vec::with_capacity(slots),
             timed: 0,
             counters: Counters::default(),
             stopping: false,
@@ -181,6 +187,25 @@ impl Bus {
         if self.timed > 0 {
             self.expire(now, ring, inputs);
         }
+        if self.pool.is_short(BUFFERS_RESERVED) {
+            self.take_back(now, inputs);
+        }
+    }
+
+    /// Buffers are short: ends the connections of clients that do not read what they hold them with.
+    /// They lose nothing: they connect again, and ask again.
+    fn take_back(&mut self, now: u64, inputs: &mut VecDeque<Input>) {
+        for index in self.indexes() {
+            let Some(connection) = &self.slots[index as usize].connection else {
+                continue;
+            };
+            let is_stalled = connection
+                .sending_since
+                .is_some_and(|since| since + STALLED_NS <= now);
+            if connection.role == Role::Client && connection.is_open() && is_stalled {
+                self.close(index, "does_not_read", now, inputs);
+            }
+        }
     }
 
     /// Dials a replica that has shown that it is there, unless that is under way.
@@ -200,7 +225,7 @@ impl Bus {
     }
 
     fn expire(&mut self, now: u64, ring: &mut Ring, inputs: &mut VecDeque<Input>) {
-        for index in 0..u32::try_from(SLOTS).expect("a small constant") {
+        for index in self.indexes() {
             let Some(connection) = &self.slots[index as usize].connection else {
                 continue;
             };
@@ -218,6 +243,10 @@ impl Bus {
     }
 
     // ── slots ───────────────────────────────────────────────────────────────────────────────────
+
+    fn indexes(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.slots.len()).expect("counted in 32 bits")
+    }
 
     fn connection_mut(&mut self, index: u32) -> &mut Connection {
         self.slots[index as usize]

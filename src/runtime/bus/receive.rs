@@ -16,6 +16,7 @@ use super::super::ring::{Completion, Kind, Ring};
 use super::connection::{Phase, Receive, Role};
 use super::{Bus, IMMEDIATE_SIZE_MAX, error_name};
 use crate::limits::{BUFFERS_RESERVED, HEADER_SIZE};
+use crate::message::{Pool, SIZES};
 use crate::replica::ingress::Inspected;
 use crate::replica::io::Input;
 
@@ -129,7 +130,10 @@ impl Bus {
         self.connection_mut(index).receive = Receive::Waiting { size };
         if !self.start_body(index, ring, inputs) {
             self.counters.held_back += 1;
-            self.waiting.push_back(index);
+            let connection = self.connection_mut(index);
+            let (id, is_replica) = (connection.id, connection.role == Role::Replica);
+            let queue = Pool::size_class(size - HEADER_SIZE) + if is_replica { SIZES } else { 0 };
+            self.waiting[queue].push_back(id);
         }
     }
 
@@ -219,19 +223,22 @@ impl Bus {
 
     /// Whether a connection waits for a buffer.
     pub(in crate::runtime) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waiting.iter().any(|queue| !queue.is_empty())
     }
 
     /// Buffers may have come back: lets waiting connections go on, the longest wait first.
     pub(in crate::runtime) fn resume(&mut self, ring: &mut Ring, inputs: &mut VecDeque<Input>) {
-        for _ in 0..self.waiting.len() {
-            let index = self.waiting.pop_front().expect("counted");
-            let connection = &self.slots[index as usize].connection;
-            let waits = connection
-                .as_ref()
-                .is_some_and(|c| matches!(c.receive, Receive::Waiting { .. }));
-            if waits && !self.start_body(index, ring, inputs) {
-                self.waiting.push_back(index);
+        for queue in 0..self.waiting.len() {
+            // Others of the queue may join it meanwhile, behind those that are there.
+            for _ in 0..self.waiting[queue].len() {
+                let id = *self.waiting[queue].front().expect("counted");
+                if let Some(index) = self.index_of(id)
+                    && matches!(self.connection_mut(index).receive, Receive::Waiting { .. })
+                    && !self.start_body(index, ring, inputs)
+                {
+                    break;
+                }
+                self.waiting[queue].pop_front();
             }
         }
     }

@@ -115,6 +115,7 @@ impl Bus {
                 .flags(u32::try_from(flags).expect("flags are positive"))
                 .build();
             connection.in_flight += 1;
+            connection.sending_since = Some(now);
             // SAFETY: the queue holds the messages until the completion, and the slot the vectors,
             // which are not written again while a send is in flight.
             unsafe { ring.push([(token, entry)]) };
@@ -137,6 +138,7 @@ impl Bus {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => Ok(0),
             result => result,
         };
+        connection.sending_since = None;
         connection.queue.on_sent(*result.as_ref().unwrap_or(&0));
         if connection.phase == Phase::Closing {
             return self.finish(index, now);

@@ -19,6 +19,9 @@ use super::echo::{Builder, CLIENT, Copier, Echo, Seen};
 use crate::limits::HEADER_SIZE;
 use crate::message::{Command, Header, Pool, PoolConfig};
 
+/// As many as a small number of sessions has.
+pub(super) const CONNECTIONS_MAX: usize = crate::limits::connections_max(64);
+
 pub(super) struct Running {
     pub(super) address: SocketAddr,
     pub(super) stop: Stop,
@@ -106,6 +109,7 @@ impl Running {
         let config = Config {
             replica: setup.replica,
             addresses: setup.addresses,
+            connections_max: CONNECTIONS_MAX,
             pin: Pin::Never,
             tick: setup.tick,
         };

@@ -160,7 +160,7 @@ impl Simulation {
             };
             let pool = PoolConfig {
                 huge_pages: false,
-                ..PoolConfig::for_sessions(options.sessions_max as usize)
+                ..PoolConfig::REPLICA
             };
             let random = stream(Stream::Disks, u64::from(replica));
             Host::new(&identity, pool, options.speed, clock, random)
