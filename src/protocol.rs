@@ -79,6 +79,10 @@ pub enum Event {
     RolledBack,
     /// The journal holds everything up to and with `op`, whose prepare has this checksum.
     Durable { op: Op, checksum: u128 },
+    /// A prepare that was restored is in the journal again.
+    Restored { op: Op },
+    /// The journal cannot give back the entry of `op`: its disk has damaged it.
+    Damaged { op: Op },
     /// A read is done; `None` when the entry is not there any more.
     Read {
         op: Op,
@@ -106,6 +110,8 @@ pub enum Effect {
     /// Append the prepare to the journal. A lower or equal `op` than the last one's replaces the
     /// log from there on.
     Append { message: Message },
+    /// Append a prepare once more, in place of its damaged entry. It replaces nothing else.
+    Restore { message: Message },
     /// Read a log entry back.
     Read { op: Op, purpose: ReadFor },
     /// Apply a committed prepare, and capture a checkpoint right after it when asked to.

@@ -13,7 +13,7 @@
 //! | `superblock` | promises and checkpoints, made durable |
 //! | `executor` | committed prepares, applied on another thread |
 //! | `pace` | execution and checkpoints in step |
-//! | `open` | all of it, from what a disk holds |
+//! | `open`, `scan` | all of it, from what a disk holds |
 //!
 //! Promises: an effect of the protocol reaches the world in the order in which it was caused; nothing
 //! is said before it is durable; a failed write stops the replica.
@@ -25,6 +25,9 @@ pub mod executor;
 pub mod ingress;
 pub mod io;
 pub mod open;
+mod scan;
+#[cfg(test)]
+mod scan_test;
 mod storage;
 pub mod superblock;
 #[cfg(test)]
@@ -38,7 +41,7 @@ use executor::{CheckpointDone, CheckpointTask, Done, Task};
 use io::{ConnectionId, Fatal, Input, Output};
 use pace::Pace;
 use peers::{Introduction, Peers};
-use storage::Entries;
+use storage::{Entries, ReadFailed, Written};
 use superblock::{Change, Checkpoint, Life, Superblock};
 
 use crate::limits::BODY_SIZE_MAX;
@@ -130,6 +133,10 @@ impl Replica {
         }
     }
 
+    fn is_alone(&self) -> bool {
+        self.superblock.state().replica_count == 1
+    }
+
     /// The protocol, for checkers.
     pub fn vsr(&self) -> &Vsr {
         &self.vsr
@@ -169,12 +176,15 @@ impl Replica {
             Input::Peer { replica, connected } => self.peers.connected(replica, connected),
             Input::JournalWritten { token, result } => {
                 match self.entries.on_written(token, result, outputs) {
-                    Ok(durable) => {
-                        if let Some((op, checksum)) = durable {
+                    Ok(Written { newest, restored }) => {
+                        if let Some((op, checksum)) = newest {
                             self.deliver(Event::Durable { op, checksum }, now, outputs);
                         }
+                        for op in restored {
+                            self.deliver(Event::Restored { op }, now, outputs);
+                        }
                     }
-                    Err(fault) => self.stop(Fatal::Journal(fault.to_string()), outputs),
+                    Err(fatal) => self.stop(fatal, outputs),
                 }
             }
             Input::JournalRead {
@@ -182,9 +192,15 @@ impl Replica {
                 message,
                 result,
             } => match self.entries.on_read(token, message, result) {
-                Ok(Some(event)) => self.deliver(event, now, outputs),
-                Ok(None) => {}
-                Err(fatal) => self.stop(fatal, outputs),
+                Ok(event) => self.deliver(event, now, outputs),
+                Err(ReadFailed::Replaced) => {}
+                // Others have it, too; alone there is nobody to ask.
+                Err(ReadFailed::Damaged { op, error }) if self.is_alone() => {
+                    self.stop(Fatal::Read { op, error }, outputs);
+                }
+                Err(ReadFailed::Damaged { op, error: _ }) => {
+                    self.deliver(Event::Damaged { op }, now, outputs);
+                }
             },
             Input::SuperblockWritten { token: _, result } => {
                 self.on_superblock_written(result, now, outputs);
@@ -214,6 +230,11 @@ impl Replica {
                 Effect::Send { to, message } => outputs.push(Output::SendReplica { to, message }),
                 Effect::Append { message } => {
                     if let Err(fatal) = self.entries.append(message, outputs) {
+                        self.stop(fatal, outputs);
+                    }
+                }
+                Effect::Restore { message } => {
+                    if let Err(fatal) = self.entries.restore(message, outputs) {
                         self.stop(fatal, outputs);
                     }
                 }
@@ -474,7 +495,7 @@ impl Replica {
             return;
         }
         self.checkpoint_written = None;
-        let alone = self.superblock.state().replica_count == 1;
+        let alone = self.is_alone();
         (checkpoint.journal_start, checkpoint.trimmed) =
             self.entries.keep_from(checkpoint.op, alone);
         self.superblock

@@ -7,30 +7,31 @@
 //!                                                the start, while requests already wait
 //! ```
 //!
-//! A scan reports frames in the order in which they were written. A frame with an operation that is
-//! there already replaces the log from there on. Entries beyond the point where the last view began
-//! must be of that view: others died in the view change, and only their replacements' absence keeps
-//! them on the disk.
+//! What the scan's frames make of the log, and what damage to them means, is `scan`'s to say. Damage
+//! does not keep a replica from starting when there are others: they have what it lacks. A single
+//! replica that lacks what it had acknowledged does not start.
 //!
 //! Blocking: both worlds do this before anything else runs.
 
 use std::collections::VecDeque;
 
 use stampede_journal::device::{ReadAt, WriteAt};
-use stampede_journal::{Journal, Location, Recovery};
+use stampede_journal::{Journal, Recovery};
 
 use super::Replica;
 use super::clients::Clients;
 use super::executor::{Executor, OPERATION_PULSE, OPERATION_REGISTER};
 use super::peers::Peers;
-use super::storage::{Entries, PrepareCheck, split};
+use super::scan::{Scan, Scanned};
+use super::storage::{Entries, PrepareCheck};
+pub(crate) use super::storage::{is_restored, op_of_tag};
 use super::superblock::{State, Superblock};
 use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX, reply_bytes_max};
 use crate::machine::Machine;
-use crate::message::{Op, Pool, View};
+use crate::message::{Op, Pool};
 use crate::store::{Manifest, Storage, StoreError};
 use crate::vsr::sessions::{DecodeError, Limits, Sessions};
-use crate::vsr::{Config, Entry, Log, Recovered, Vsr};
+use crate::vsr::{Config, Recovered, Vsr};
 
 /// Timestamps that a pulse uses up: as many events as a full unbatched request.
 const PULSE_EVENTS: u32 = 8190;
@@ -42,8 +43,7 @@ pub enum OpenError {
     Journal(#[from] stampede_journal::OpenError),
     #[error(
         "the journal is damaged where it held acknowledged operations: {0}. This replica would forget \
-         what it has promised, so it does not start. With other replicas: move the directory away and \
-         recover this replica from them; alone: restore a backup"
+         what it has promised, and it has no peers to ask, so it does not start: restore a backup"
     )]
     Corrupt(String),
     #[error("checkpoint: {0}")]
@@ -52,15 +52,18 @@ pub enum OpenError {
     Sessions(#[from] DecodeError),
     #[error(
         "the journal begins after op {first}, but the checkpoint ends at op {checkpoint}: entries between are \
-         missing; the files are of different times (restored from a backup?)"
+         missing; the files are of different times (restored from a backup?): recover this replica"
     )]
     Gap { first: Op, checkpoint: Op },
     #[error(
         "the journal ends at op {head}, before the checkpoint at op {checkpoint}: acknowledged operations are \
-         missing; the files are of different times (restored from a backup?)"
+         missing; the files are of different times (restored from a backup?): recover this replica"
     )]
     Behind { head: Op, checkpoint: Op },
-    #[error("the journal's entry of op {0} is not the one that the checkpoint was taken after")]
+    #[error(
+        "the journal's entry of op {0} is of another history than the checkpoint, or than the entry before it: \
+         recover this replica"
+    )]
     OtherHistory(Op),
 }
 
@@ -112,22 +115,17 @@ pub fn open<M: Machine + 'static>(
         device,
         &PrepareCheck,
         Some(state.journal_start),
-        |entry| scan.visit(entry.location, entry.payload),
+        |entry| scan.visit(&entry),
     )?;
-    // Damage that hit only the journal's own markers has cost nobody anything.
-    let lost: Vec<_> = recovery
-        .corruptions
-        .iter()
-        .filter(|c| c.entries != Some(0))
-        .collect();
-    if let Some(corruption) = lost.first() {
-        let more = match lost.len() - 1 {
-            0 => String::new(),
-            more => format!(", and {more} more"),
-        };
-        return Err(OpenError::Corrupt(format!("{corruption}{more}")));
+    if state.replica_count == 1 {
+        refuse_damage(&recovery)?;
     }
-    let (log, locations, commit) = scan.finish(&state)?;
+    let Scanned {
+        log,
+        locations,
+        commit,
+        unsure_from,
+    } = scan.finish(&state, &recovery.corruptions)?;
 
     let config = Config {
         cluster: state.cluster,
@@ -147,6 +145,7 @@ pub fn open<M: Machine + 'static>(
         commit: commit.max(state.commit),
         first_start: state.sequence == 1,
         log,
+        unsure_from,
     };
     let base = recovered.log.base();
     let replica = Replica {
@@ -174,6 +173,20 @@ pub fn open<M: Machine + 'static>(
     })
 }
 
+/// Alone, there is nobody to ask for what the disk has lost.
+fn refuse_damage(recovery: &Recovery) -> Result<(), OpenError> {
+    // Damage that hit only the journal's own markers has cost nobody anything.
+    let mut lost = recovery.corruptions.iter().filter(|c| c.entries != Some(0));
+    let Some(corruption) = lost.next() else {
+        return Ok(());
+    };
+    let more = match lost.count() {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    Err(OpenError::Corrupt(format!("{corruption}{more}")))
+}
+
 fn restore<M: Machine>(
     state: &State,
     empty: impl FnOnce() -> M,
@@ -187,99 +200,4 @@ fn restore<M: Machine>(
     let sessions = manifest.sessions(storage)?;
     let sessions = Sessions::decode(&sessions, limits)?;
     Ok((M::restore(storage, &manifest.files)?, sessions))
-}
-
-/// The log as a scan finds it.
-#[derive(Debug, Default)]
-struct Scan {
-    first: Op,
-    first_parent: u128,
-    entries: VecDeque<Found>,
-}
-
-#[derive(Debug)]
-struct Found {
-    entry: Entry,
-    location: Location,
-    parent: u128,
-    view: View,
-    commit: Op,
-}
-
-impl Scan {
-    fn visit(&mut self, location: Location, payload: &[u8]) {
-        let (header, _) = split(payload).expect("the check has read it as a prepare");
-        if self.entries.is_empty() || header.op < self.first {
-            self.entries.clear();
-            self.first = header.op;
-            self.first_parent = header.parent;
-        }
-        let keep = usize::try_from(header.op - self.first).unwrap_or(usize::MAX);
-        self.entries.truncate(keep);
-        self.entries.push_back(Found {
-            entry: Entry::of(&header),
-            location,
-            parent: header.parent,
-            view: header.view,
-            commit: header.commit,
-        });
-    }
-
-    /// The log that is in force, where its entries lie, and the commit point that they know of.
-    fn finish(mut self, state: &State) -> Result<(Log, VecDeque<Location>, Op), OpenError> {
-        let checkpoint = state.checkpoint_op;
-        if self.entries.is_empty() {
-            // Nothing after the checkpoint. (What the journal lost it has reported.)
-            let (checksum, timestamp) = (state.checkpoint_checksum, state.checkpoint_timestamp);
-            return Ok((
-                Log::new(checkpoint, checksum, timestamp),
-                VecDeque::new(),
-                0,
-            ));
-        }
-        if self.first > checkpoint + 1 {
-            return Err(OpenError::Gap {
-                first: self.first - 1,
-                checkpoint,
-            });
-        }
-        self.drop_what_died(state);
-        let base = self.first - 1;
-        let head = base + self.entries.len() as u64;
-        if head < checkpoint {
-            return Err(OpenError::Behind { head, checkpoint });
-        }
-        let base_timestamp = if base == checkpoint {
-            state.checkpoint_timestamp
-        } else {
-            0
-        };
-        let mut log = Log::new(base, self.first_parent, base_timestamp);
-        let mut locations = VecDeque::with_capacity(self.entries.len());
-        let mut commit = 0;
-        for found in self.entries {
-            // Whole frames that do not continue the chain cannot come from this replica's writes.
-            if found.parent != log.head_checksum() {
-                return Err(OpenError::OtherHistory(log.head() + 1));
-            }
-            commit = commit.max(found.commit);
-            log.push(found.entry);
-            locations.push_back(found.location);
-        }
-        if log.checksum(checkpoint) != Some(state.checkpoint_checksum) {
-            return Err(OpenError::OtherHistory(checkpoint));
-        }
-        Ok((log, locations, commit))
-    }
-
-    fn drop_what_died(&mut self, state: &State) {
-        let first = self.first;
-        let died = (first..)
-            .zip(&self.entries)
-            .find(|(op, found)| *op > state.log_view_op && found.view < state.log_view);
-        if let Some((op, _)) = died {
-            let keep = usize::try_from(op - first).expect("an index");
-            self.entries.truncate(keep);
-        }
-    }
 }

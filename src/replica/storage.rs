@@ -4,7 +4,8 @@
 //! Appends go to the journal in order; a lower operation than the last one replaces the log from
 //! there on, and the journal simply holds both (the later frame wins when the log is read again).
 //! Durable points come back as operations with their checksums, so that a replaced entry is never
-//! taken for its replacement.
+//! taken for its replacement. A prepare that is *restored*, in place of a damaged entry, is a frame
+//! like any other, with a mark in its tag: it replaces nothing but that entry.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -42,6 +43,19 @@ pub(super) fn split(payload: &[u8]) -> Option<(Header, &[u8])> {
     Some((Header::read_from_bytes(header).ok()?, body))
 }
 
+/// In a frame's tag, which is otherwise the operation: it was restored.
+const RESTORED: u64 = 1 << 63;
+
+/// Whether a frame with this tag stands in for a damaged one.
+pub(crate) fn is_restored(tag: u64) -> bool {
+    tag & RESTORED != 0
+}
+
+/// The operation that a frame with this tag holds.
+pub(crate) fn op_of_tag(tag: u64) -> Op {
+    tag & !RESTORED
+}
+
 #[derive(Debug)]
 struct Reading {
     op: Op,
@@ -54,6 +68,25 @@ struct Appending {
     end: u64,
     op: Op,
     checksum: u128,
+    restored: bool,
+}
+
+/// What has become durable.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// The newest operation that was appended, and its prepare's checksum.
+    pub newest: Option<(Op, u128)>,
+    /// Those that were restored. Allocates only when a disk is being mended.
+    pub restored: Vec<Op>,
+}
+
+/// Why a read gave nothing.
+#[derive(Debug)]
+pub(super) enum ReadFailed {
+    /// The entry was replaced or trimmed meanwhile.
+    Replaced,
+    /// The disk has damaged the entry.
+    Damaged { op: Op, error: String },
 }
 
 /// See the module.
@@ -63,11 +96,11 @@ pub(super) struct Entries {
     segment_size: u64,
     /// Where the entries after `base` lie.
     base: Op,
-    locations: VecDeque<Location>,
+    locations: VecDeque<Option<Location>>,
     /// On their way to the disk, in order.
     appending: VecDeque<Appending>,
     /// Waiting because too much is in flight, in order. At most a pipeline.
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<(Message, bool)>,
     waiting_bytes: u64,
     reads: BTreeMap<u64, Reading>,
     read_token: u64,
@@ -80,7 +113,7 @@ impl Entries {
         journal: Journal,
         segment_size: u64,
         base: Op,
-        locations: VecDeque<Location>,
+        locations: VecDeque<Option<Location>>,
     ) -> Self {
         Self {
             journal,
@@ -107,7 +140,7 @@ impl Entries {
 
     fn location(&self, op: Op) -> Option<Location> {
         let index = op.checked_sub(self.base + 1)?;
-        self.locations.get(usize::try_from(index).ok()?).copied()
+        self.locations.get(usize::try_from(index).ok()?).copied()?
     }
 
     pub(super) fn append(
@@ -115,73 +148,109 @@ impl Entries {
         message: Message,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Fatal> {
+        self.take(message, false, outputs)
+    }
+
+    /// Appends a prepare once more, in place of its damaged entry.
+    pub(super) fn restore(
+        &mut self,
+        message: Message,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Fatal> {
+        self.take(message, true, outputs)
+    }
+
+    fn take(
+        &mut self,
+        message: Message,
+        restored: bool,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Fatal> {
         if !self.waiting.is_empty() {
-            self.wait(message);
+            self.wait(message, restored);
             return Ok(());
         }
-        self.append_now(message, outputs)
+        self.append_now(message, restored, outputs)
     }
 
-    fn wait(&mut self, message: Message) {
+    fn wait(&mut self, message: Message, restored: bool) {
         self.waiting_bytes += u64::from(message.header().size) + 2 * SECTOR_SIZE as u64;
-        self.waiting.push_back(message);
+        self.waiting.push_back((message, restored));
     }
 
-    fn append_now(&mut self, message: Message, outputs: &mut Vec<Output>) -> Result<(), Fatal> {
+    fn append_now(
+        &mut self,
+        message: Message,
+        restored: bool,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Fatal> {
         let header = *message.header();
         let size = header.size as usize;
         if self.journal.accepts(size) == Err(AppendError::InflightLimit) {
-            self.wait(message);
+            self.wait(message, restored);
             return Ok(());
         }
-        let appended = self
-            .journal
-            .append(header.op, size, header.checksum, message);
+        // What was trimmed, or cut off by a view change, while it waited need not be restored.
+        let Some(index) = header.op.checked_sub(self.base + 1) else {
+            return Ok(());
+        };
+        let index = usize::try_from(index).expect("in memory");
+        let tag = header.op | if restored { RESTORED } else { 0 };
+        let appended = self.journal.append(tag, size, header.checksum, message);
         let (location, write) = appended.map_err(|error| Fatal::Journal(error.to_string()))?;
-        let keep = usize::try_from(header.op - self.base - 1).expect("in memory");
-        assert!(keep <= self.locations.len(), "the log has no holes");
-        self.locations.truncate(keep);
-        self.locations.push_back(location);
+        if restored {
+            if let Some(place) = self.locations.get_mut(index) {
+                *place = Some(location);
+            }
+        } else {
+            assert!(index <= self.locations.len(), "the log has no gaps");
+            self.locations.truncate(index);
+            self.locations.push_back(Some(location));
+        }
         self.appending.push_back(Appending {
             end: location.position + u64::from(location.size),
             op: header.op,
             checksum: header.checksum,
+            restored,
         });
         outputs.push(Output::JournalWrite(write));
         Ok(())
     }
 
-    /// A write is over. Gives the newest operation that is durable with all before it, if it has
-    /// changed.
+    /// A write is over. Gives what is durable with all before it, as far as that has changed.
     pub(super) fn on_written(
         &mut self,
         token: u64,
         result: io::Result<usize>,
         outputs: &mut Vec<Output>,
-    ) -> Result<Option<(Op, u128)>, Fatal> {
+    ) -> Result<Written, Fatal> {
         self.journal
             .on_written(token, result)
             .map_err(|fault| Fatal::Journal(fault.to_string()))?;
-        let mut newest = None;
-        while self
-            .appending
-            .front()
-            .is_some_and(|a| a.end <= self.journal.durable())
-        {
-            newest = self.appending.pop_front().map(|a| (a.op, a.checksum));
+        let mut written = Written::default();
+        let durable = self.journal.durable();
+        while self.appending.front().is_some_and(|a| a.end <= durable) {
+            let Some(done) = self.appending.pop_front() else {
+                break;
+            };
+            if done.restored {
+                written.restored.push(done.op);
+            } else {
+                written.newest = Some((done.op, done.checksum));
+            }
         }
-        while let Some(message) = self.waiting.front() {
+        while let Some((message, _)) = self.waiting.front() {
             let size = message.header().size;
             if self.journal.accepts(size as usize) == Err(AppendError::InflightLimit) {
                 break;
             }
-            let Some(message) = self.waiting.pop_front() else {
+            let Some((message, restored)) = self.waiting.pop_front() else {
                 break;
             };
             self.waiting_bytes -= u64::from(size) + 2 * SECTOR_SIZE as u64;
-            self.append_now(message, outputs)?;
+            self.append_now(message, restored, outputs)?;
         }
-        Ok(newest)
+        Ok(written)
     }
 
     pub(super) fn marker_due(&self) -> bool {
@@ -212,7 +281,9 @@ impl Entries {
 
     pub(super) fn retry_reads(&mut self, pool: &Pool, outputs: &mut Vec<Output>) {
         while let Some(op) = self.reads_waiting.front().copied() {
-            if !self.start_read(op, ReadFor::Execute, pool, outputs) {
+            // One that turned out to be damaged is fetched from others, and asked for again.
+            if self.location(op).is_some() && !self.start_read(op, ReadFor::Execute, pool, outputs)
+            {
                 return;
             }
             self.reads_waiting.pop_front();
@@ -275,16 +346,12 @@ impl Entries {
         token: u64,
         message: MessageMut,
         result: io::Result<usize>,
-    ) -> Result<Option<Event>, Fatal> {
+    ) -> Result<Event, ReadFailed> {
         let Reading {
             op,
             purpose,
             location,
         } = self.reads.remove(&token).expect("a read was in flight");
-        // Replaced or trimmed while it was read: of no use to anybody.
-        if self.location(op) != Some(location) {
-            return Ok(None);
-        }
         let problem = match result {
             Ok(size) => {
                 let bytes = message.frame(size.min(location.size as usize));
@@ -295,15 +362,21 @@ impl Entries {
             }
             Err(error) => Some(error.to_string()),
         };
-        match (problem, purpose) {
-            (None, _) => Ok(Some(Event::Read {
+        // Replaced or trimmed while it was read: of no use to anybody.
+        if self.location(op) != Some(location) {
+            return Err(ReadFailed::Replaced);
+        }
+        match problem {
+            None => Ok(Event::Read {
                 op,
                 purpose,
                 message: Some(message.freeze()),
-            })),
-            (Some(error), ReadFor::Execute) => Err(Fatal::Read { op, error }),
-            // The other replica will ask again, and elsewhere.
-            (Some(_), ReadFor::Replica(_)) => Ok(None),
+            }),
+            Some(error) => {
+                let index = usize::try_from(op - self.base - 1).expect("it has a location");
+                self.locations[index] = None;
+                Err(ReadFailed::Damaged { op, error })
+            }
         }
     }
 
@@ -327,7 +400,20 @@ impl Entries {
             .capacity()
             .saturating_sub(self.reserve(2 * share));
         let head = self.journal.head();
-        let start_of = |op: Op| self.location(op).map_or(head, |location| location.position);
+        // Entries that were restored lie behind those that follow them: what an entry needs kept is
+        // the lowest position from it on.
+        let mut lowest = head;
+        let mut starts: Vec<u64> = Vec::with_capacity(self.locations.len() + 1);
+        starts.push(head);
+        for location in self.locations.iter().rev() {
+            lowest = location.map_or(lowest, |l| l.position.min(lowest));
+            starts.push(lowest);
+        }
+        starts.reverse();
+        let start_of = |op: Op| {
+            let index = usize::try_from(op - self.base - 1).expect("entries are in memory");
+            starts.get(index).copied().unwrap_or(head)
+        };
         if alone {
             return (start_of(op + 1), op);
         }

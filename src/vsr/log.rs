@@ -1,8 +1,10 @@
 //! What a replica knows of its log: one small entry for each operation still in the journal.
 //!
 //! The log is a hash chain: a prepare carries the checksum of the one before it, so two replicas
-//! that have the same checksum at an operation have the same log up to there. Entries are whole and
-//! in order, without holes: a prepare that does not continue the chain is not appended.
+//! that have the same checksum at an operation have the same log up to there. A prepare that does not
+//! continue the chain is not appended, so the log has no holes but those that damage to the disk made
+//! in it: such an entry is *missing*. It is part of the log all the same, and what it was is known
+//! from the entry after it, which names its checksum; of several missing in a row, only the last.
 //!
 //! ```text
 //!       base                        committed          head
@@ -10,15 +12,19 @@
 //!   gone  │ entries (in the journal)  │ may be truncated │
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::limits::SUFFIX_MAX;
 use crate::message::{Header, Op};
 
+/// In place of a checksum: nobody has said what this entry was. (No prepare's checksum is zero, but
+/// with the chance of any other.)
+pub const UNKNOWN: u128 = 0;
+
 /// One operation of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Of the prepare's header; through it, of everything before.
+    /// Of the prepare's header; through it, of everything before. [`UNKNOWN`] for some missing ones.
     pub checksum: u128,
     /// 0 for operations that no client asked for.
     pub client: u128,
@@ -29,6 +35,16 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry that is not on the disk, of which at most the checksum is known.
+    pub fn missing(checksum: u128) -> Self {
+        Self {
+            checksum,
+            client: 0,
+            timestamp: 0,
+            size: 0,
+        }
+    }
+
     pub fn of(prepare: &Header) -> Self {
         Self {
             checksum: prepare.checksum,
@@ -46,6 +62,8 @@ pub struct Log {
     base_checksum: u128,
     base_timestamp: u64,
     entries: VecDeque<Entry>,
+    /// Entries whose prepares are not on this disk.
+    missing: BTreeSet<Op>,
 }
 
 impl Log {
@@ -56,6 +74,7 @@ impl Log {
             base_checksum,
             base_timestamp,
             entries: VecDeque::new(),
+            missing: BTreeSet::new(),
         }
     }
 
@@ -79,7 +98,9 @@ impl Log {
         if op == self.base {
             Some(self.base_checksum)
         } else {
-            self.entry(op).map(|e| e.checksum)
+            self.entry(op)
+                .map(|e| e.checksum)
+                .filter(|checksum| *checksum != UNKNOWN)
         }
     }
 
@@ -104,8 +125,59 @@ impl Log {
         self.entries.push_back(entry);
     }
 
+    /// Appends an entry that is not on the disk.
+    pub fn push_missing(&mut self, checksum: u128) {
+        self.push(Entry::missing(checksum));
+        self.missing.insert(self.head());
+    }
+
+    pub fn is_missing(&self, op: Op) -> bool {
+        self.missing.contains(&op)
+    }
+
+    /// The operations whose prepares are not on this disk, ascending.
+    pub fn missing(&self) -> impl DoubleEndedIterator<Item = Op> + '_ {
+        self.missing.iter().copied()
+    }
+
+    /// The prepare at `op` cannot be read back.
+    pub fn lose(&mut self, op: Op) {
+        if self.entry(op).is_some() {
+            self.missing.insert(op);
+        }
+    }
+
+    /// The prepare of a missing entry has been found; it stays missing until [`Log::restored`]. If the
+    /// entry before it is another one than the prepare continues, that one had been replaced, and its
+    /// replacement is missing.
+    ///
+    /// # Panics
+    /// When the entry is not missing, or is known to have been another one.
+    pub fn fill(&mut self, prepare: &Header) {
+        let op = prepare.op;
+        assert!(self.is_missing(op));
+        assert!(
+            self.checksum(op)
+                .is_none_or(|known| known == prepare.checksum)
+        );
+        let index = usize::try_from(op - self.base - 1).expect("entries are in memory");
+        self.entries[index] = Entry::of(prepare);
+        if let Some(before) = index.checked_sub(1)
+            && self.entries[before].checksum != prepare.parent
+        {
+            self.entries[before] = Entry::missing(prepare.parent);
+            self.missing.insert(op - 1);
+        }
+    }
+
+    /// A prepare that had been missing is durable.
+    pub fn restored(&mut self, op: Op) {
+        self.missing.remove(&op);
+    }
+
     /// Forgets everything after `op`.
     pub fn truncate(&mut self, op: Op) {
+        self.missing.split_off(&(op + 1));
         assert!(op >= self.base);
         self.entries
             .truncate(usize::try_from(op - self.base).expect("entries are in memory"));
@@ -121,6 +193,7 @@ impl Log {
             self.base_checksum = entry.checksum;
             self.base_timestamp = entry.timestamp;
         }
+        self.missing = self.missing.split_off(&(self.base + 1));
     }
 
     /// The first operation and the checksums of the last entries, at most [`SUFFIX_MAX`].
@@ -177,6 +250,34 @@ mod tests {
         log.truncate(13);
         assert_eq!((log.head(), log.head_checksum()), (13, 103));
         assert_eq!(log.suffix(), (13, vec![103]));
+    }
+
+    #[test]
+    fn a_missing_entry_is_known_by_the_one_after_it_and_says_what_came_before() {
+        let prepare = |op: Op, parent: u128| {
+            let mut header = Header::new(crate::message::Command::Prepare, 0, 0, 0);
+            (header.op, header.parent, header.checksum) = (op, parent, u128::from(op) + 100);
+            header
+        };
+        let mut log = Log::new(0, 100, 0);
+        log.push(Entry::of(&prepare(1, 100)));
+        log.push(entry(999));
+        log.push_missing(UNKNOWN);
+        log.push_missing(104);
+        log.push(Entry::of(&prepare(5, 104)));
+        assert_eq!((log.checksum(3), log.checksum(4)), (None, Some(104)));
+        log.fill(&prepare(4, 103));
+        assert_eq!(log.checksum(3), Some(103));
+        assert!(log.is_missing(4), "not durable yet");
+        log.restored(4);
+        // What was at 2 had been replaced; the replacement is what 3 continues.
+        log.fill(&prepare(3, 102));
+        assert_eq!(log.checksum(2), Some(102));
+        assert_eq!(log.missing().collect::<Vec<_>>(), [2, 3]);
+        log.truncate(2);
+        assert_eq!(log.missing().collect::<Vec<_>>(), [2]);
+        log.trim(2);
+        assert_eq!(log.missing().count(), 0);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! | `repair` | what a replica lacks, and from whom it gets it | §5.2, §4.3 |
 //! | `sessions` | at most one execution of each request | §4.1 |
 //! | `clock` | cluster time, within what a majority of the clocks says | |
+//! | `merge` | the log that a view begins with | §4.2 |
+//! | `holes` | entries that the disk has damaged | |
 //! | `voting` | who has forgotten promises, and may not make new ones | |
 //! | `log` `quorum` `timeout` | what the above reckon with | |
 //!
@@ -41,7 +43,9 @@
 //! ```
 
 pub mod clock;
+mod holes;
 mod log;
+mod merge;
 mod normal;
 pub mod quorum;
 mod repair;
@@ -57,7 +61,9 @@ mod vsr_test;
 use std::collections::{BTreeMap, VecDeque};
 
 use clock::{Agreement, Clock};
-pub use log::{Entry, Log};
+use holes::Holes;
+pub use log::{Entry, Log, UNKNOWN};
+use merge::{Join, Target};
 use sessions::Sessions;
 use timeout::{Deadline, TICK_NS};
 use voting::Voting;
@@ -88,7 +94,10 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Recovered {
     pub promise: Promise,
+    /// The log; what the disk has damaged is missing in it.
     pub log: Log,
+    /// From here on the disk may have lost entries, or replacements of entries, without a trace.
+    pub unsure_from: Option<Op>,
     /// The state that the machine was restored to.
     pub checkpoint_op: Op,
     pub sessions: Sessions,
@@ -113,26 +122,6 @@ pub enum Status {
     Recovering,
 }
 
-/// The log that a replica is bringing its own to.
-#[derive(Debug, Clone, Copy)]
-struct Target {
-    op: Op,
-    checksum: u128,
-    commit: Op,
-    donor: ReplicaIndex,
-}
-
-/// A replica's log as it said when it joined a view.
-#[derive(Debug, Clone)]
-struct Join {
-    log_view: View,
-    op: Op,
-    checksum: u128,
-    commit: Op,
-    first: Op,
-    suffix: Vec<u128>,
-}
-
 /// The protocol's whole state.
 #[derive(Debug)]
 pub struct Vsr {
@@ -152,7 +141,12 @@ pub struct Vsr {
     welcomes: [Option<View>; REPLICAS_MAX],
 
     log: Log,
+    /// The journal has written everything up to here, ...
+    written: Op,
+    /// ... and up to here it is all still there and sure: what may be acknowledged.
     durable: Op,
+    unsure_from: Option<Op>,
+    holes: Holes,
     commit: Op,
     /// Handed to the executor up to here, and back from it up to there.
     executing: Op,
@@ -188,6 +182,8 @@ pub struct Vsr {
     /// The greatest operation known to exist in this view (backup).
     view_head: Op,
     target: Option<Target>,
+    /// Who is asked for the prepares that the target lacks here.
+    repair_donor: ReplicaIndex,
     /// Own entries up to here are known to be in the log of this view.
     verified: Op,
     /// What prepares of former views must be to belong to the log of this view.
@@ -198,6 +194,8 @@ pub struct Vsr {
     repair_until: Op,
     /// What this replica lacks has left the journals of the others.
     beyond_reach: bool,
+    /// An operation that may have been acknowledged, and that nobody who has joined this view has.
+    waits_for: Option<Op>,
 
     exit_votes: [Option<u64>; REPLICAS_MAX],
     exiting: bool,
@@ -232,6 +230,7 @@ impl Vsr {
         let Recovered {
             promise,
             log,
+            unsure_from,
             checkpoint_op,
             sessions,
             pulse_due,
@@ -264,11 +263,13 @@ impl Vsr {
             Status::ViewChange
         } else if is_primary && !alone && !first_start {
             Status::Resigned
+        } else if unsure_from.is_some() {
+            Status::CatchUp
         } else {
             Status::Normal
         };
         let timestamp = log.head_timestamp();
-        Self {
+        let mut vsr = Self {
             config,
             pool,
             status,
@@ -280,7 +281,10 @@ impl Vsr {
             voting,
             welcomes: [None; REPLICAS_MAX],
             log,
-            durable: head,
+            written: head,
+            durable: 0,
+            unsure_from,
+            holes: Holes::default(),
             commit,
             executing: checkpoint_op,
             executed: checkpoint_op,
@@ -303,11 +307,13 @@ impl Vsr {
             acknowledged: [0; REPLICAS_MAX],
             view_head: 0,
             target: None,
+            repair_donor: 0,
             verified: commit,
             expected: BTreeMap::new(),
             ahead: BTreeMap::new(),
             repair_until: 0,
             beyond_reach: false,
+            waits_for: None,
             exit_votes: [None; REPLICAS_MAX],
             exiting: false,
             joins: Default::default(),
@@ -320,7 +326,9 @@ impl Vsr {
             join_resend: Deadline::after(0, 0),
             repair_retry: Deadline::after(0, 0),
             get_view_retry: Deadline::after(0, 0),
-        }
+        };
+        vsr.update_durable();
+        vsr
     }
 
     /// To be called once, before the first event: starts the timers and whatever was under way.
@@ -341,7 +349,7 @@ impl Vsr {
             Status::Normal | Status::Recovering => {}
             Status::Resigned => self.vote_exit(now, effects),
             Status::ViewChange => self.join(now, effects),
-            Status::CatchUp => unreachable!("not a state to start in"),
+            Status::CatchUp => self.get_view(self.view, now, effects),
         }
     }
 
@@ -416,6 +424,12 @@ impl Vsr {
     /// them.
     pub fn is_beyond_reach(&self) -> bool {
         self.beyond_reach
+    }
+
+    /// An operation without which the view cannot begin: it may have been acknowledged, and nobody who
+    /// has joined has it whole.
+    pub fn waits_for(&self) -> Option<Op> {
+        self.waits_for
     }
 
     /// Requests waiting, for bounds checks.
@@ -557,10 +571,13 @@ impl Vsr {
         }
         self.tick_arrival(now, effects);
         match self.status {
-            _ if self.is_arriving() => {}
+            _ if self.is_arriving() => return,
             Status::Normal if self.is_primary() => self.tick_primary(now, effects),
             Status::Normal | Status::CatchUp => {
                 self.tick_exit(now, effects);
+                if self.awaits_view() {
+                    self.get_view(self.view, now, effects);
+                }
                 self.repair(now, effects);
             }
             Status::Resigned => self.tick_exit(now, effects),
@@ -571,6 +588,7 @@ impl Vsr {
                 self.repair(now, effects);
             }
         }
+        self.fetch_holes(now, effects);
         self.execute_committed(effects);
     }
 
@@ -600,13 +618,20 @@ impl Vsr {
         self.checkpoint_running = false;
         self.checkpoint_op = op;
         self.log.trim(trimmed.min(op));
+        // What is missing below the checkpoint is needed by nobody here.
+        if let Some(hole) = self.log.missing().take_while(|hole| *hole <= op).last() {
+            self.log.trim(hole);
+        }
+        self.forget_holes();
+        self.update_durable();
     }
 
     fn assert_invariants(&self) {
         assert!(self.executed <= self.executing);
         assert!(self.executing <= self.commit);
         assert!(self.commit <= self.log.head());
-        assert!(self.durable <= self.log.head());
+        assert!(self.durable <= self.written);
+        assert!(self.written <= self.log.head());
         assert!(self.log_view <= self.view);
         assert!(self.log.base() <= self.checkpoint_op);
     }
@@ -648,6 +673,8 @@ impl Protocol for Vsr {
             Event::Welcomed { replica, view } => self.on_welcomed(replica, view, now, effects),
             Event::RolledBack => self.on_rolled_back(now, effects),
             Event::Durable { op, checksum } => self.on_durable(op, checksum, now, effects),
+            Event::Restored { op } => self.on_restored(op, now, effects),
+            Event::Damaged { op } => self.on_damaged(op, now, effects),
             Event::Read {
                 op,
                 purpose,

@@ -136,8 +136,12 @@ impl Vsr {
     }
 
     /// The journal has room for what is in flight and this one more.
-    fn journal_has_room(&self, size: usize) -> bool {
+    pub(super) fn journal_has_room(&self, size: usize) -> bool {
         self.journal_free >= (size + 2 * SECTOR_SIZE) as u64
+    }
+
+    pub(super) fn take_journal_room(&mut self, size: usize) {
+        self.journal_free -= (size + SECTOR_SIZE) as u64;
     }
 
     pub(super) fn prepare_requests(&mut self, now: Time, effects: &mut Effects) {
@@ -228,13 +232,18 @@ impl Vsr {
     pub(super) fn truncate(&mut self, op: Op) {
         assert!(op >= self.commit);
         self.log.truncate(op);
-        self.durable = self.durable.min(op);
+        self.written = self.written.min(op);
+        self.forget_holes();
+        self.update_durable();
         self.prepares.split_off(&(op + 1));
         self.ahead.clear();
     }
 
     pub(super) fn on_prepare(&mut self, message: Message, now: Time, effects: &mut Effects) {
         let header = *message.header();
+        if self.log.is_missing(header.op) {
+            return self.on_prepare_for_hole(message, now, effects);
+        }
         if header.view > self.view {
             return self.get_view(header.view, now, effects);
         }
@@ -266,6 +275,8 @@ impl Vsr {
             // A large body out of turn takes a buffer that the one in turn may need.
             let spare = self.pool.free(message.header().body_size()) > PIPELINE_MAX / 2;
             if header.op <= self.log.head() + PIPELINE_MAX as u64 && spare {
+                // The donor may not know what its own damaged entries were; the chain does.
+                self.expected.entry(header.op - 1).or_insert(header.parent);
                 self.ahead.insert(header.op, message);
             }
             return self.repair(now, effects);
@@ -279,7 +290,7 @@ impl Vsr {
             }
         }
         if self.target.is_some() {
-            self.verified = self.log.head();
+            self.verify_up_to(self.log.head());
             self.commit_verified(effects);
             self.complete_if_reconciled(now, effects);
         }
@@ -293,7 +304,7 @@ impl Vsr {
         if !self.log.continues_with(header) || !self.journal_has_room(size) {
             return false;
         }
-        self.journal_free -= (size + SECTOR_SIZE) as u64;
+        self.take_journal_room(size);
         self.expected.remove(&header.op);
         self.append(prepare, effects);
         true
@@ -301,17 +312,12 @@ impl Vsr {
 
     pub(super) fn on_durable(&mut self, op: Op, checksum: u128, now: Time, effects: &mut Effects) {
         // An entry that was replaced while its write was on the way is no promise.
-        if self.log.checksum(op) != Some(checksum) || op <= self.durable {
+        if self.log.checksum(op) != Some(checksum) || op <= self.written {
             return;
         }
-        self.durable = op;
-        if self.is_serving() {
-            self.count_commit(effects);
-        } else {
-            self.complete_if_reconciled(now, effects);
-            self.acknowledge(effects);
-            self.execute_committed(effects);
-        }
+        self.written = op;
+        self.update_durable();
+        self.durable_moved(now, effects);
     }
 
     /// The one place from which a backup acknowledges. The first word after a heartbeat brings a sample

@@ -16,8 +16,9 @@
 //! Prepares of former views are taken only when `expected` names their checksum: an old primary's
 //! prepare that was long on the way may fit the chain and still not belong to this view.
 
+use super::holes::OF_CHAIN;
 use super::timeout::{Deadline, REPAIR_RETRY_NS};
-use super::{Join, Status, Target, Vsr, body_of};
+use super::{Status, Target, UNKNOWN, Vsr, body_of};
 use crate::limits::{REPAIR_WINDOW, SUFFIX_MAX};
 use crate::message::{Command, Header, Message, Op, View};
 use crate::protocol::{Effect, Effects, ReadFor, ReplicaIndex, Time};
@@ -26,38 +27,28 @@ use crate::protocol::{Effect, Effects, ReadFor, ReplicaIndex, Time};
 const HEADERS_ONLY: u8 = 1;
 
 impl Vsr {
-    /// Begins to bring the log to what `join` says `donor` has.
-    pub(super) fn reconcile(
-        &mut self,
-        donor: ReplicaIndex,
-        join: &Join,
-        commit: Op,
-        now: Time,
-        effects: &mut Effects,
-    ) {
+    /// Begins to bring the log to the view's.
+    pub(super) fn reconcile(&mut self, target: Target, now: Time, effects: &mut Effects) {
         // The log of a view holds everything committed before it: a shorter one means that a promise
         // was broken somewhere, and going on would spread the loss.
         assert!(
-            join.op >= self.commit,
+            target.op >= self.commit,
             "the log of view {} lacks committed operations",
             self.view
         );
-        self.target = Some(Target {
-            op: join.op,
-            checksum: join.checksum,
-            commit,
-            donor,
-        });
         self.verified = self.commit;
+        self.repair_donor = target.donor;
         self.expected.clear();
         self.ahead.clear();
         self.repair_until = 0;
         self.repair_retry = Deadline::after(0, 0);
         // What lies beyond the view's log is not in it.
-        if self.log.head() > join.op {
-            self.truncate(join.op);
+        if self.log.head() > target.op {
+            self.truncate(target.op);
         }
-        self.compare(join.first, &join.suffix);
+        let (first, suffix) = (target.first, target.suffix.clone());
+        self.target = Some(target);
+        self.compare(first, &suffix);
         self.commit_verified(effects);
         self.complete_if_reconciled(now, effects);
         self.repair(now, effects);
@@ -67,7 +58,7 @@ impl Vsr {
     /// everything before it; the first disagreement after that is where the logs part.
     fn compare(&mut self, first: Op, checksums: &[u128]) {
         if let Some(agreed) = self.log.last_agreement(first, checksums) {
-            self.verified = self.verified.max(agreed);
+            self.verify_up_to(agreed);
         }
         let last = first + checksums.len() as u64;
         let parts = self.verified + 1;
@@ -81,7 +72,7 @@ impl Vsr {
     /// committed: it may be executed before the rest is here. A replica that was away for long must
     /// do so, or its journal would be full of entries that wait for later ones.
     pub(super) fn commit_verified(&mut self, effects: &mut Effects) {
-        let Some(target) = self.target else { return };
+        let Some(target) = &self.target else { return };
         let known = target.commit.min(self.verified).min(self.log.head());
         self.commit = self.commit.max(known);
         self.execute_committed(effects);
@@ -94,7 +85,7 @@ impl Vsr {
         self.expected.extend(
             (first..)
                 .zip(checksums.iter().copied())
-                .filter(|(op, _)| *op >= next),
+                .filter(|(op, checksum)| *op >= next && *checksum != UNKNOWN),
         );
         // Bounded: the highest are the least useful next.
         while self.expected.len() > SUFFIX_MAX + REPAIR_WINDOW {
@@ -103,26 +94,29 @@ impl Vsr {
     }
 
     pub(super) fn complete_if_reconciled(&mut self, now: Time, effects: &mut Effects) {
-        let Some(target) = self.target else { return };
+        let Some(target) = &self.target else { return };
         // Durable first: entries that were truncated are still on the disk until their replacements
         // are, and `log_view` vouches for what a restart would find there.
         if self.log.checksum(target.op) != Some(target.checksum) || self.durable < target.op {
             return;
         }
+        let (op, commit) = (target.op, target.commit);
         self.target = None;
         self.verified = self.log.head();
-        self.install_view(target.op, target.commit, now, effects);
+        self.unsure_from = None;
+        self.update_durable();
+        self.install_view(op, commit, now, effects);
     }
 
     /// Asks for what is lacking, if anything is and no request is out.
     pub(super) fn repair(&mut self, now: Time, effects: &mut Effects) {
         let head = self.log.head();
-        let (from, to, donor, operation) = match (self.target, self.status) {
+        let (from, to, donor, operation) = match (&self.target, self.status) {
             (Some(target), _) if head > self.verified => {
                 let to = head.min(self.verified + SUFFIX_MAX as u64);
                 (self.verified + 1, to, target.donor, HEADERS_ONLY)
             }
-            (Some(target), _) => (head + 1, target.op, target.donor, 0),
+            (Some(target), _) => (head + 1, target.op, self.repair_donor, 0),
             (None, Status::Normal) if !self.is_primary() => {
                 // What came before its turn need not be sent again.
                 let next_ahead = self.ahead.keys().next().map_or(self.view_head, |op| op - 1);
@@ -136,6 +130,10 @@ impl Vsr {
         let answered = operation != HEADERS_ONLY && head >= self.repair_until;
         if !answered && !self.repair_retry.due(now.monotonic) {
             return;
+        }
+        // Whoever described the log may have lost some of its prepares: others have them, too.
+        if !answered && operation != HEADERS_ONLY && self.target.is_some() {
+            self.repair_donor = self.next_donor(donor);
         }
         let to = to.min(
             from + REPAIR_WINDOW.max(if operation == HEADERS_ONLY {
@@ -154,7 +152,24 @@ impl Vsr {
         self.send(donor, header, &[], effects);
     }
 
+    fn next_donor(&self, donor: ReplicaIndex) -> ReplicaIndex {
+        let count = self.config.replica_count;
+        let mut others = (1..=count).map(|step| (donor + step) % count);
+        others.find(|r| *r != self.config.replica).unwrap_or(donor)
+    }
+
+    /// Where this log begins: whoever asks for something earlier learns that it is gone.
+    pub(super) fn send_base(&self, asked: &Header, effects: &mut Effects) {
+        let mut answer = self.header(Command::Headers);
+        answer.op = asked.op;
+        answer.commit = self.log.base();
+        self.send(asked.replica, answer, &[], effects);
+    }
+
     pub(super) fn on_get_prepares(&mut self, header: &Header, effects: &mut Effects) {
+        if header.operation == OF_CHAIN && header.op > 0 {
+            return self.on_get_chain(header, effects);
+        }
         // In a view change, only who has joined the view describes its log, which then stands still.
         let speaks = match self.status {
             Status::Normal => self.log_view == self.view,
@@ -192,7 +207,7 @@ impl Vsr {
                     to: header.replica,
                     message: message.clone(),
                 });
-            } else if op <= self.durable {
+            } else if self.is_readable(op) {
                 effects.push(Effect::Read {
                     op,
                     purpose: ReadFor::Replica(header.replica),
@@ -227,11 +242,13 @@ impl Vsr {
             return;
         }
         if checksums.is_empty() {
-            self.beyond_reach = header.commit > self.log.head();
+            // What is missing or comes next has left the other's journal.
+            let next = self.log.missing().find(|op| *op > self.executed);
+            self.beyond_reach = header.commit >= next.unwrap_or_else(|| self.log.head() + 1);
             return;
         }
         self.beyond_reach = false;
-        match self.target {
+        match &self.target {
             Some(target) if target.donor == header.replica => {
                 self.compare(first, checksums);
                 self.commit_verified(effects);

@@ -39,7 +39,7 @@ pub const JOIN_RESEND_NS: u64 = 50_000_000;
 pub const REPAIR_RETRY_NS: u64 = 60_000_000;
 
 /// A point in time at which something is due, or never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Deadline(u64);
 
 impl Deadline {

@@ -15,11 +15,13 @@
 //! `log_view` at least its view, and that quorum meets every view-change quorum (`quorum`). Logs with
 //! equal `log_view` are prefixes of one another, so the longer one holds what the shorter does.
 
+use super::merge::{Join, Merged, Target, merge};
 use super::timeout::{
     Deadline, EXIT_RESEND_NS, EXIT_VOTE_NS, JOIN_RESEND_NS, PRIMARY_DEAF_NS, PRIMARY_SILENT_NS,
     STAGGER_NS, VIEW_CHANGE_NS,
 };
-use super::{Join, Status, Voting, Vsr, body_of, quorum};
+use super::voting::Voting;
+use super::{Status, Vsr, body_of, quorum};
 use crate::limits::REPLICAS_MAX;
 use crate::message::{Command, Header, Op, View};
 use crate::protocol::{Effects, Time};
@@ -160,6 +162,7 @@ impl Vsr {
         self.exit_votes = Default::default();
         self.heartbeat_heard = None;
         self.target = None;
+        self.waits_for = None;
         self.view_head = 0;
         self.expected.clear();
         self.ahead.clear();
@@ -178,21 +181,20 @@ impl Vsr {
         }
         self.join_resend = Deadline::after(now.monotonic, JOIN_RESEND_NS);
         let (first, suffix) = self.log.suffix();
+        let missing = (first..).zip(&suffix).enumerate();
+        let missing = missing.fold(0u128, |bits, (bit, (op, _))| {
+            bits | u128::from(self.log.is_missing(op)) << bit
+        });
         let mut header = self.header(Command::JoinView);
         header.log_view = self.log_view;
         header.op = self.log.head();
         header.commit = self.commit;
         header.context = self.log.head_checksum();
+        header.parent = missing;
+        header.session = self.unsure_from.unwrap_or(0);
         if self.is_primary() {
             let me = usize::from(self.config.replica);
-            self.joins[me] = Some(Join {
-                log_view: header.log_view,
-                op: header.op,
-                checksum: header.context,
-                commit: header.commit,
-                first,
-                suffix,
-            });
+            self.joins[me] = Some(join_of(&header, suffix));
             self.count_joins(now, effects);
         } else {
             self.send(self.primary(), header, &body_of(&suffix), effects);
@@ -228,14 +230,7 @@ impl Vsr {
         if self.status != Status::ViewChange || header.op + 1 < suffix.len() as u64 {
             return;
         }
-        self.joins[usize::from(header.replica)] = Some(Join {
-            log_view: header.log_view,
-            op: header.op,
-            checksum: header.context,
-            commit: header.commit,
-            first: header.op + 1 - suffix.len() as u64,
-            suffix,
-        });
+        self.joins[usize::from(header.replica)] = Some(join_of(header, suffix));
         self.count_joins(now, effects);
     }
 
@@ -246,20 +241,10 @@ impl Vsr {
         if joined < quorum || self.joins[me].is_none() || self.target.is_some() {
             return;
         }
-        let all = self
-            .joins
-            .iter()
-            .zip(0u8..)
-            .filter_map(|(join, r)| Some((r, join.as_ref()?)));
-        let best = all.clone().max_by_key(|(r, join)| {
-            // Its own log when it is as good as any: nothing to fetch.
-            (join.log_view, join.op, usize::from(*r) == me)
-        });
-        let commit = all.map(|(_, join)| join.commit).max().unwrap_or(0);
-        let Some((donor, join)) = best.map(|(r, join)| (r, join.clone())) else {
-            return;
-        };
-        self.reconcile(donor, &join, commit.min(join.op), now, effects);
+        match merge(&self.joins, self.config.replica, self.config.replica_count) {
+            Merged::Log(target) => self.reconcile(target, now, effects),
+            Merged::Wait { op } => self.waits_for = Some(op),
+        }
     }
 
     // ── the view begins ─────────────────────────────────────────────────────────────────────
@@ -333,9 +318,8 @@ impl Vsr {
     ) {
         let view = header.view;
         // Only the first time: later this replica's log has grown past what the message describes.
-        let is_recovering = self.status == Status::Recovering;
-        let news =
-            view > self.view || (view == self.view && (self.log_view < view || is_recovering));
+        let awaited = self.awaits_view();
+        let news = view > self.view || (view == self.view && (self.log_view < view || awaited));
         if !news
             || header.replica != self.primary_of(view)
             || header.replica == self.config.replica
@@ -343,7 +327,7 @@ impl Vsr {
         {
             return;
         }
-        if view > self.view || self.status == Status::ViewChange || is_recovering {
+        if view > self.view || self.status == Status::ViewChange || awaited {
             let is_later = view > self.view;
             self.enter(view, Status::CatchUp, now);
             if is_later {
@@ -352,14 +336,28 @@ impl Vsr {
         }
         self.heard_primary(now);
         self.view_head = self.view_head.max(header.op);
-        let join = Join {
-            log_view: view,
+        let target = Target {
+            donor: header.replica,
             op: header.op,
             checksum: header.context,
             commit: header.commit,
             first: header.op + 1 - suffix.len() as u64,
             suffix: suffix.to_vec(),
         };
-        self.reconcile(header.replica, &join, header.commit, now, effects);
+        self.reconcile(target, now, effects);
+    }
+}
+
+/// A replica's log, as its join_view says.
+fn join_of(header: &Header, suffix: Vec<u128>) -> Join {
+    Join {
+        log_view: header.log_view,
+        op: header.op,
+        checksum: header.context,
+        commit: header.commit,
+        first: header.op + 1 - suffix.len() as u64,
+        suffix,
+        missing: header.parent,
+        unsure_from: Some(header.session).filter(|from| *from > 0),
     }
 }

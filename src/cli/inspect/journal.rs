@@ -28,7 +28,7 @@ use super::text::{Columns, Hex, Side, Utc, heading, line, prefix, short};
 use crate::cli::size::Size;
 use crate::limits::HEADER_SIZE;
 use crate::message::{Command, Header};
-use crate::replica::open::journal_config;
+use crate::replica::open::{is_restored, journal_config, op_of_tag};
 use crate::replica::superblock::State;
 
 const PART: &str = "journal";
@@ -244,7 +244,7 @@ fn meaning(corruption: &Corruption) -> String {
         "{} bytes at position {}: {}",
         corruption.bytes, corruption.position, corruption.damage
     );
-    let lost = match (corruption.entries, corruption.tag) {
+    let lost = match (corruption.entries, corruption.tag.map(op_of_tag)) {
         (Some(0), _) => {
             return format!(
                 "{bytes}; only markers of the journal's own were there, and no operation is lost: the replica \
@@ -259,8 +259,8 @@ fn meaning(corruption: &Corruption) -> String {
         }
     };
     format!(
-        "{bytes}; {lost}. The replica does not start from this: with other replicas, recover it from them; \
-         alone, restore a backup"
+        "{bytes}; {lost}. With other replicas, start it: it fetches what is lost from them; alone, it does \
+         not start: restore a backup"
     )
 }
 
@@ -297,13 +297,20 @@ impl Reading {
 
     fn visit(&mut self, entry: &Entry<'_>) {
         let (header, body) = split(entry.payload).expect("the check has read it as a prepare");
-        let replaced = self.log.push(Link {
+        let link = Link {
             op: header.op,
             checksum: header.checksum,
             parent: header.parent,
             view: header.view,
             commit: header.commit,
-        });
+        };
+        // One that stands in for a damaged frame replaces nothing else.
+        let replaced = if is_restored(entry.tag) {
+            self.log.restore(link);
+            0
+        } else {
+            self.log.push(link)
+        };
         if replaced > 0 {
             self.superseded += replaced;
             self.mark(header.op, RowStatus::Superseded);
@@ -406,7 +413,7 @@ impl Reading {
             bytes: corruption.bytes,
             reason: corruption.damage.to_string(),
             entries: corruption.entries,
-            op: corruption.tag,
+            op: corruption.tag.map(op_of_tag),
             sequence_first: corruption.sequence_first,
             sequence_last: corruption.sequence_last,
         }

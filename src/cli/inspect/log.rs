@@ -2,7 +2,7 @@
 //! its refusals, because what a person wants to see is why it would refuse.
 //!
 //! Entries come in the order in which they were written. One with an op that is there replaces the
-//! log from there on; those that a view change left behind are dropped; what remains must be one
+//! log from there on, unless it stands in for a damaged one; those that a view change left behind are dropped; what remains must be one
 //! hash chain that contains the checkpoint's end.
 
 use std::collections::VecDeque;
@@ -49,6 +49,20 @@ impl Log {
         }
         self.links.push_back(link);
         replaced
+    }
+
+    /// Puts a restored entry where the damaged one was.
+    pub(super) fn restore(&mut self, link: Link) {
+        let at = self.links.partition_point(|other| other.op < link.op);
+        let is_there = self.links.get(at).is_some_and(|other| other.op == link.op);
+        let belongs = at > 0
+            || self
+                .links
+                .front()
+                .is_some_and(|f| f.parent == link.checksum);
+        if !is_there && belongs {
+            self.links.insert(at, link);
+        }
     }
 
     pub(super) fn report(&self) -> Option<LogReport> {
