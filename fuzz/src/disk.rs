@@ -79,17 +79,20 @@ fn damage_image(image: &mut Image, recipe: &mut Recipe<'_>) {
         let length = image.file(file).len();
         let sector = recipe.below(length / SECTOR_SIZE) * SECTOR_SIZE;
         match recipe.byte() % 4 {
-            0 => image.file_mut(file)[sector..sector + SECTOR_SIZE].fill(0),
+            0 => image.change(file, sector..sector + SECTOR_SIZE, |bytes| bytes.fill(0)),
             1 => {
                 // A sector where another one belongs.
                 let other = recipe.below(length / SECTOR_SIZE) * SECTOR_SIZE;
                 let from = u32::from(recipe.byte()) % JOURNAL.segment_count;
                 let copy = image.file(from)[other..other + SECTOR_SIZE].to_vec();
-                image.file_mut(file)[sector..sector + SECTOR_SIZE].copy_from_slice(&copy);
+                image.change(file, sector..sector + SECTOR_SIZE, |bytes| {
+                    bytes.copy_from_slice(&copy);
+                });
             }
             _ => {
                 let at = sector + recipe.below(SECTOR_SIZE);
-                image.file_mut(file)[at] ^= 1 << (recipe.byte() % 8);
+                let bit = recipe.byte() % 8;
+                image.change(file, at..at + 1, |byte| byte[0] ^= 1 << bit);
             }
         }
     }

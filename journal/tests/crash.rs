@@ -337,8 +337,8 @@ fn without_the_erasure_a_dead_frame_would_live_again() {
     assert_eq!(tags(model.device.image().clone()), []);
     let mut unerased = torn;
     unerased
-        .file_mut(0)
-        .copy_from_slice(model.device.image().file(0));
+        .write(0, 0, &model.device.image().file(0))
+        .expect("the whole file");
     assert_eq!(tags(unerased), [3, 4], "this is what the erasure prevents");
 }
 
@@ -354,7 +354,7 @@ fn the_proof_of_durability_survives_the_erasure() {
     model.append_sectors(3, 2).expect("room");
     model.append_sectors(4, 1).expect("room");
     let mut image = model.crash_image(|sector| sector.token == 4);
-    image.file_mut(0)[100] ^= 1;
+    image.change(0, 100..101, |byte| byte[0] ^= 1);
     let mut model = model.open_image(image, None);
     for _ in 0..3 {
         assert_eq!(

@@ -289,7 +289,8 @@ fn damage_in_the_middle_of_a_long_log_is_reported_however_far_the_proof() {
     }
     let mut image = model.device.image().clone();
     for file in [1, 2] {
-        image.file_mut(file).fill(0);
+        let whole = 0..image.file(file).len();
+        image.change(file, whole, |bytes| bytes.fill(0));
     }
     let opened = model.open_image(image, None);
     let [corruption] = opened.recovery.corruptions[..] else {
@@ -314,7 +315,7 @@ fn a_corrupt_end_before_the_durable_point_is_not_cut() {
     }
     model.append_sectors(4, 2).expect("room");
     let mut image = model.crash_image(|sector| sector.index == 0);
-    image.file_mut(0)[2 * SECTOR + 20] ^= 1;
+    image.change(0, 2 * SECTOR + 20..2 * SECTOR + 21, |byte| byte[0] ^= 1);
     let mut opened = model.open_image(image, None);
     assert_eq!(tags(&opened), [1, 2]);
     let [corruption] = opened.recovery.corruptions[..] else {
@@ -352,7 +353,7 @@ fn a_frame_behind_damage_and_a_hole_is_not_taken_up() {
         model.append_sectors(tag, 1).expect("room");
     }
     let mut image = model.crash_image(|sector| sector.token == 4);
-    image.file_mut(0)[SECTOR + 30] ^= 1;
+    image.change(0, SECTOR + 30..SECTOR + 31, |byte| byte[0] ^= 1);
     let opened = model.open_image(image, None);
     assert_eq!(tags(&opened), [1]);
     assert_eq!(opened.recovery.head, 2 * S);
@@ -369,7 +370,8 @@ fn damage_below_the_checkpoint_is_nobodys_loss() {
         let mut image = model.device.image().clone();
         for before in &model.log[..index] {
             let (file, offset) = place(&model.config, before.location.position);
-            image.file_mut(file)[usize::try_from(offset).expect("small") + 50] ^= 1;
+            let at = usize::try_from(offset).expect("small") + 50;
+            image.change(file, at..at + 1, |byte| byte[0] ^= 1);
         }
         let opened = model.open_image(image, Some(frame.location.position));
         assert_eq!(
@@ -394,7 +396,8 @@ fn a_damaged_log_below_the_checkpoint_goes_on_behind_it() {
     }
     let start = Some(model.journal.head());
     let mut image = model.device.image().clone();
-    image.file_mut(0)[SECTOR..].fill(0xaa);
+    let rest = SECTOR..image.file(0).len();
+    image.change(0, rest, |bytes| bytes.fill(0xaa));
     let mut opened = model.open_image(image, start);
     assert_eq!((tags(&opened), opened.recovery.head), (vec![], 5 * S));
     // A frame that does not fit the rest of the segment, then some that do.

@@ -152,17 +152,21 @@ fn do_harm(life: &Life, image: Image, harms: &[Harm]) -> MemoryDevice {
             | Harm::Copy(index, _)
             | Harm::Unreadable(index) => at(index),
         };
+        let put = |device: &mut MemoryDevice, file, at, bytes: &[u8]| {
+            let image = device.image_mut();
+            image.write(file, at as u64, bytes).expect("a sector");
+        };
         match harm {
             Harm::Flip(..) => {}
-            Harm::Zero(_) => device.image_mut().file_mut(file)[from..from + SECTOR].fill(0),
+            Harm::Zero(_) => put(&mut device, file, from, &[0; SECTOR]),
             Harm::Garbage(_, seed) => {
                 let garbage = model::payload(*seed, SECTOR);
-                device.image_mut().file_mut(file)[from..from + SECTOR].copy_from_slice(&garbage);
+                put(&mut device, file, from, &garbage);
             }
             Harm::Copy(_, to) => {
                 let sector = device.image().file(file)[from..from + SECTOR].to_vec();
                 let (file, to) = at(to);
-                device.image_mut().file_mut(file)[to..to + SECTOR].copy_from_slice(&sector);
+                put(&mut device, file, to, &sector);
             }
             Harm::Unreadable(_) => device.make_unreadable(file, from as u64),
         }

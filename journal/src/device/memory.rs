@@ -14,6 +14,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Completion, Device, ReadAt, WriteAt};
 use crate::append::WriteOp;
@@ -21,36 +23,93 @@ use crate::buffer::{AlignedBuffer, FrameBuffer};
 use crate::config::Config;
 use crate::frame::SECTOR;
 
-/// The contents of all segment files.
+/// The contents of all segment files. Cheap to clone, and as small as what was ever written: blocks
+/// are shared between clones until one of them writes, and a block of zeros takes no memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    files: Vec<Vec<u8>>,
+    file_size: usize,
+    files: Vec<Vec<Option<Arc<Block>>>>,
 }
+
+/// The piece of a file that clones share or copy.
+const BLOCK: usize = 8 * SECTOR;
+
+type Block = [u8; BLOCK];
 
 impl Image {
     /// Freshly formatted segments: zeros.
     pub fn new(config: &Config) -> Self {
         let size = usize::try_from(config.segment_size).expect("an image fits the address space");
+        let files = (0..config.segment_count).map(|_| vec![None; size.div_ceil(BLOCK)]);
         Self {
-            files: (0..config.segment_count).map(|_| vec![0; size]).collect(),
+            file_size: size,
+            files: files.collect(),
         }
     }
 
-    /// The bytes of one file.
-    pub fn file(&self, file: u32) -> &[u8] {
-        &self.files[file as usize]
+    /// A copy of one file.
+    pub fn file(&self, file: u32) -> Vec<u8> {
+        let mut bytes = vec![0; self.file_size];
+        self.read(file, 0, &mut bytes)
+            .expect("the whole of a file lies inside it");
+        bytes
     }
 
-    /// The bytes of one file.
-    pub fn file_mut(&mut self, file: u32) -> &mut [u8] {
-        &mut self.files[file as usize]
+    /// Fills `bytes` from `offset` of one file; fails outside it.
+    pub fn read(&self, file: u32, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let mut at = self.check(file, offset, bytes.len())?;
+        let blocks = &self.files[file as usize];
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (block, skip) = (at / BLOCK, at % BLOCK);
+            let (now, later) = rest.split_at_mut(rest.len().min(BLOCK - skip));
+            match &blocks[block] {
+                Some(block) => now.copy_from_slice(&block[skip..][..now.len()]),
+                None => now.fill(0),
+            }
+            at += now.len();
+            rest = later;
+        }
+        Ok(())
     }
 
-    fn range(&mut self, file: u32, offset: u64, len: usize) -> io::Result<&mut [u8]> {
+    /// Writes `bytes` at `offset` of one file; fails outside it.
+    pub fn write(&mut self, file: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut at = self.check(file, offset, bytes.len())?;
+        let blocks = &mut self.files[file as usize];
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (block, skip) = (at / BLOCK, at % BLOCK);
+            let (now, later) = rest.split_at(rest.len().min(BLOCK - skip));
+            let block = blocks[block].get_or_insert_with(|| Arc::new([0; BLOCK]));
+            Arc::make_mut(block)[skip..][..now.len()].copy_from_slice(now);
+            at += now.len();
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Changes a stretch of one file by hand.
+    ///
+    /// # Panics
+    /// When the stretch does not lie inside the file.
+    pub fn change(&mut self, file: u32, stretch: Range<usize>, change: impl FnOnce(&mut [u8])) {
+        let (offset, inside) = (stretch.start as u64, "a stretch of the file");
+        let mut bytes = vec![0; stretch.len()];
+        self.read(file, offset, &mut bytes).expect(inside);
+        change(&mut bytes);
+        self.write(file, offset, &bytes).expect(inside);
+    }
+
+    /// The offset, if all of the range lies inside the file.
+    fn check(&self, file: u32, offset: u64, len: usize) -> io::Result<usize> {
         let from = usize::try_from(offset).map_err(io::Error::other)?;
-        self.files
-            .get_mut(file as usize)
-            .and_then(|bytes| bytes.get_mut(from..from.checked_add(len)?))
+        let inside = (file as usize) < self.files.len()
+            && from
+                .checked_add(len)
+                .is_some_and(|end| end <= self.file_size);
+        inside
+            .then_some(from)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
     }
 }
@@ -214,11 +273,9 @@ impl<B: FrameBuffer> MemoryDevice<B> {
 
     /// Turns over one bit of the medium.
     pub fn flip(&mut self, file: u32, offset: u64, bit: u8) {
-        let byte = self
-            .image
-            .range(file, offset, 1)
-            .expect("an address of the medium");
-        byte[0] ^= 1 << (bit % 8);
+        let at = usize::try_from(offset).expect("an address of the medium");
+        self.image
+            .change(file, at..at + 1, |byte| byte[0] ^= 1 << (bit % 8));
     }
 
     /// Makes the sector at `offset` of `file` unreadable (EIO), until it is written again.
@@ -234,9 +291,7 @@ impl<B: FrameBuffer> MemoryDevice<B> {
     }
 
     fn write(&mut self, file: u32, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        self.image
-            .range(file, offset, bytes.len())?
-            .copy_from_slice(bytes);
+        self.image.write(file, offset, bytes)?;
         for sector in sectors(offset, bytes.len()) {
             self.unreadable.remove(&(file, sector));
         }
@@ -250,8 +305,7 @@ impl<B: FrameBuffer> ReadAt for MemoryDevice<B> {
         if hit.any(|sector| self.unreadable.contains(&(file, sector))) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
-        bytes.copy_from_slice(self.image.range(file, offset, bytes.len())?);
-        Ok(())
+        self.image.read(file, offset, bytes)
     }
 }
 
@@ -295,7 +349,7 @@ impl<B: FrameBuffer> Device<B> for MemoryDevice<B> {
 }
 
 /// The numbers of the sectors that a range of bytes touches.
-fn sectors(offset: u64, len: usize) -> std::ops::Range<u64> {
+fn sectors(offset: u64, len: usize) -> Range<u64> {
     let sector = SECTOR as u64;
     offset / sector..(offset + len as u64).div_ceil(sector)
 }
