@@ -188,7 +188,7 @@ impl Host {
         self.life += 1;
         let state = State::decode_file(self.superblock.image())
             .expect("four copies are written one after the other, and three of them stay whole");
-        let pool = Pool::new(&self.pool_config).expect("the test machine has the memory");
+        let pool = self.take_pool();
         let opened = open::<Ledger>(
             state,
             u64::from(self.life) << 32 | self.random.below(1 << 32),
@@ -197,7 +197,6 @@ impl Host {
             &self.storage,
             &pool,
         )?;
-        self.pools.retain(|pool| !pool.is_whole());
         self.pools.push(pool.clone());
         self.running = Some(Running {
             replica: opened.replica,
@@ -213,6 +212,14 @@ impl Host {
             running.replica.start(time, &mut outputs);
         }
         Ok((state.checkpoint_op, self.react(outputs, now)))
+    }
+
+    /// The pool of a former life once all its messages are gone, or else a new one: mapping memory
+    /// takes longer than most starts.
+    fn take_pool(&mut self) -> Pool {
+        let free = self.pools.iter().position(Pool::is_whole);
+        let reused = free.map(|index| self.pools.swap_remove(index));
+        reused.unwrap_or_else(|| Pool::new(&self.pool_config).expect("the machine has the memory"))
     }
 
     /// The power goes, at this instant.
