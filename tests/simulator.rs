@@ -6,18 +6,14 @@
 //! - **fixed seeds**, each run twice: every property holds, and both runs are the same, event for event;
 //! - **one fresh seed**, printed, so that every run of the tests looks somewhere new.
 //!
-//! A seed that fails prints the command that runs it again, with the last lines of its trace:
-//!
-//! ```text
-//! STAMPEDE_SEED=7 cargo test --test simulator replay -- --nocapture
-//! STAMPEDE_SEEDS=1000..2000 cargo test --test simulator explore -- --ignored --nocapture
-//! ```
+//! A seed that fails prints the command that runs it again and shows the last lines of its trace
+//! (`stampede sim --seed N`); `scripts/soak.sh` looks for failing seeds as long as one likes.
 //!
 //! What the simulator does not model is listed at the top of `src/sim/mod.rs`.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests are told what to run by the environment, and may take a seed from the clock"
+    reason = "a fresh seed comes from the clock"
 )]
 #![expect(
     clippy::print_stdout,
@@ -64,8 +60,7 @@ impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let seed = self.0;
-            eprintln!("\nrun it again:");
-            eprintln!("STAMPEDE_SEED={seed} cargo test --test simulator replay -- --nocapture\n");
+            eprintln!("\nrun it again:\ncargo run --release -- sim --seed {seed}\n");
         }
     }
 }
@@ -89,65 +84,6 @@ fn a_fresh_seed_holds() {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = clock.expect("after 1970").as_secs();
     println!("seed {seed}: {:?}", run(seed));
-}
-
-/// Runs `STAMPEDE_SEED`, keeps the end of its trace, and prints it.
-#[test]
-fn replay() {
-    let Some(seed) = number("STAMPEDE_SEED") else {
-        return;
-    };
-    let lines_max = number("STAMPEDE_LINES").unwrap_or(200);
-    let options = Options {
-        lines_max: usize::try_from(lines_max).expect("a number of lines"),
-        ..Options::random(seed)
-    };
-    println!("{options:#?}");
-    let mut simulation = Simulation::new(options, seed).expect("formatted replicas start");
-    // A panic inside must not hide what led to it.
-    let ran = std::panic::AssertUnwindSafe(|| simulation.run());
-    let result = std::panic::catch_unwind(ran);
-    for line in simulation.lines() {
-        println!("{line}");
-    }
-    println!("{result:#?}");
-    result
-        .expect("no assertion fails")
-        .expect("every property holds");
-}
-
-/// Many seeds in a row: `STAMPEDE_SEEDS=from..to`.
-#[test]
-#[ignore = "as long as one likes"]
-fn explore() {
-    let range = std::env::var("STAMPEDE_SEEDS").unwrap_or_else(|_| "0..100".to_owned());
-    let (from, to) = range.split_once("..").expect("from..to");
-    let parse = |text: &str| text.parse::<u64>().expect("a number");
-    let mut failed = Vec::new();
-    for seed in parse(from)..parse(to) {
-        let run = || Simulation::new(Options::random(seed), seed).and_then(|mut s| s.run());
-        match std::panic::catch_unwind(run) {
-            Ok(Ok(report)) => println!("{seed}: {report:?}"),
-            Ok(Err(violation)) => {
-                println!("{seed}: VIOLATION {violation}");
-                failed.push(seed);
-            }
-            Err(_) => {
-                println!("{seed}: PANIC");
-                failed.push(seed);
-            }
-        }
-    }
-    assert!(failed.is_empty(), "failing seeds: {failed:?}");
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable} is not a number")),
-    )
 }
 
 // ── scenarios ───────────────────────────────────────────────────────────────────────────────────

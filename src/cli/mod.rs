@@ -13,6 +13,7 @@ mod bench;
 mod format;
 mod inspect;
 mod recover;
+mod sim;
 mod size;
 mod start;
 mod version;
@@ -43,6 +44,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Generate load against a cluster and report what it did
     Bench(Box<stampede_bench::BenchArgs>),
+    /// Run clusters in a simulated world where everything fails, and check what must hold
+    Sim(sim::Arguments),
     /// Say which release this is and, with --verbose, what this machine offers it
     Version(version::Arguments),
 }
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Start(arguments) => start::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Bench(arguments) => return bench::run(arguments),
+        Command::Sim(arguments) => sim::run(arguments),
         Command::Version(arguments) => version::run(arguments),
     };
     match result {
@@ -133,6 +137,8 @@ mod tests {
             "stampede start --addresses d",
             "stampede start --addresses 1,,2 d",
             "stampede inspect --op 9..3 d",
+            "stampede sim --seeds 9..3",
+            "stampede sim --seed 1 --count 2",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).map(|cli| match cli.command {
                 Command::Format(arguments) => format::check(&arguments).map(|_| ()),
@@ -140,6 +146,7 @@ mod tests {
                 Command::Start(_)
                 | Command::Inspect(_)
                 | Command::Bench(_)
+                | Command::Sim(_)
                 | Command::Version(_) => Ok(()),
             });
             let code = match error {

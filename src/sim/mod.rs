@@ -45,5 +45,5 @@ pub use host::Speed;
 pub use network::Quality;
 pub use options::{Options, Report};
 pub use queue::{MILLISECOND, SECOND};
-pub use trace::Fingerprint;
+pub use trace::{Fingerprint, Lines};
 pub use workload::Mixture;

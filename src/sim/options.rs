@@ -29,8 +29,6 @@ pub struct Options {
     pub faults_for: Instant,
     /// How long it may take to become well.
     pub calm_max: Instant,
-    /// Lines of trace kept for reading.
-    pub lines_max: usize,
 }
 
 impl Options {
@@ -49,7 +47,13 @@ impl Options {
         faults: FaultPlan::NONE,
         faults_for: 0,
         calm_max: 60 * SECOND,
-        lines_max: 0,
+    };
+
+    /// What most clusters do most of the time, for a minute or so. Says how fast the simulator is.
+    pub const LIGHT: Self = Self {
+        requests: 600,
+        think_max: 200 * MILLISECOND,
+        ..Self::CALM
     };
 
     /// A mixture of everything, drawn from the seed; every other one is a storm.

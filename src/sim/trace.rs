@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::queue::Instant;
 
@@ -22,21 +23,59 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// The last lines of a trace. Clones share them, so that they can be read after the run has panicked.
+#[derive(Debug, Clone)]
+pub struct Lines {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    max: usize,
+}
+
+impl Lines {
+    /// Keeps the last `max` lines.
+    pub fn keep(max: usize) -> Self {
+        let lines = Arc::default();
+        Self { lines, max }
+    }
+
+    /// Keeps none, and none are made.
+    pub fn none() -> Self {
+        Self::keep(0)
+    }
+
+    /// The lines, oldest first.
+    pub fn text(&self) -> String {
+        let lines = self.lock();
+        lines
+            .iter()
+            .flat_map(|line| [line.as_str(), "\n"])
+            .collect()
+    }
+
+    fn push(&self, line: String) {
+        let mut lines = self.lock();
+        if lines.len() == self.max {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Trace {
     fingerprint: Fingerprint,
-    lines: VecDeque<String>,
-    lines_max: usize,
+    lines: Lines,
 }
 
 impl Trace {
-    /// Keeps the last `lines_max` lines; 0 keeps none and makes none.
-    pub(crate) fn new(lines_max: usize) -> Self {
+    pub(crate) fn new(lines: Lines) -> Self {
         Self {
             fingerprint: Fingerprint { hash: 0, events: 0 },
-            lines: VecDeque::new(),
-            lines_max,
+            lines,
         }
     }
 
@@ -51,19 +90,10 @@ impl Trace {
             self.mix(*word);
         }
         self.fingerprint.events += 1;
-        if self.lines_max > 0 {
-            if self.lines.len() == self.lines_max {
-                self.lines.pop_front();
-            }
+        if self.lines.max > 0 {
             let (ms, us) = (at / 1_000_000, at / 1_000 % 1_000);
-            self.lines
-                .push_back(format!("{ms:7}.{us:03} ms  {}", line()));
+            self.lines.push(format!("{ms:7}.{us:03} ms  {}", line()));
         }
-    }
-
-    /// The last lines, oldest first.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().map(String::as_str)
     }
 
     fn mix(&mut self, word: u64) {
@@ -79,7 +109,7 @@ mod tests {
     #[test]
     fn order_and_content_count() {
         let run = |events: &[(u64, u64)]| {
-            let mut trace = Trace::new(0);
+            let mut trace = Trace::new(Lines::none());
             for (at, word) in events {
                 trace.record(*at, &[*word], || unreachable!("nobody reads"));
             }
@@ -92,14 +122,14 @@ mod tests {
 
     #[test]
     fn only_the_last_lines_are_kept() {
-        let mut trace = Trace::new(2);
+        let lines = Lines::keep(2);
+        let mut trace = Trace::new(lines.clone());
         for at in 0..5 {
             trace.record(at * 1_000_000, &[], || format!("event {at}"));
         }
-        let lines: Vec<&str> = trace.lines().collect();
         assert_eq!(
-            lines,
-            ["      3.000 ms  event 3", "      4.000 ms  event 4"]
+            lines.text(),
+            "      3.000 ms  event 3\n      4.000 ms  event 4\n"
         );
     }
 }

@@ -31,7 +31,7 @@ use super::network::{LinkId, Network, Node, Wake};
 use super::options::{Options, Report};
 use super::queue::{Instant, MILLISECOND, Queue, SECOND};
 use super::random::{Random, Stream};
-use super::trace::{Fingerprint, Trace};
+use super::trace::{Fingerprint, Lines, Trace};
 use super::workload::Workload;
 use crate::message::{Message, PoolConfig};
 use crate::protocol::ReplicaIndex;
@@ -141,6 +141,14 @@ impl Simulation {
     /// # Errors
     /// A replica that does not start.
     pub fn new(options: Options, seed: u64) -> Checked<Self> {
+        Self::traced(options, seed, Lines::none())
+    }
+
+    /// The same, with lines to read.
+    ///
+    /// # Errors
+    /// A replica that does not start.
+    pub fn traced(options: Options, seed: u64, lines: Lines) -> Checked<Self> {
         let stream = |stream, index| Random::new(seed, stream, index);
         let mut clocks = stream(Stream::Clocks, 0);
         let hosts = (0..options.replica_count).map(|replica| {
@@ -177,7 +185,7 @@ impl Simulation {
         let mut simulation = Self {
             options,
             queue: Queue::default(),
-            trace: Trace::new(options.lines_max),
+            trace: Trace::new(lines),
             network: Network::new(options.quality, stream(Stream::Network, 0)),
             hosts: hosts.collect(),
             clients: clients.collect(),
@@ -261,11 +269,6 @@ impl Simulation {
 
     pub fn fingerprint(&self) -> Fingerprint {
         self.trace.fingerprint()
-    }
-
-    /// The last lines of the trace, if any are kept.
-    pub fn lines(&self) -> impl Iterator<Item = &str> {
-        self.trace.lines()
     }
 
     // ── the vocabulary of scenarios ─────────────────────────────────────────────────────────
