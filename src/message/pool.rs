@@ -40,7 +40,7 @@ pub struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// What a replica needs, 164 MiB, however many sessions it has: a session holds no buffer, and a
+    /// What a replica needs, 163 MiB, however many sessions it has: a session holds no buffer, and a
     /// request for which there is none waits in its socket.
     ///
     /// What may be under way in buffers of one size, all at once:
