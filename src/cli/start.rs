@@ -254,6 +254,9 @@ fn recount(opened: &Opened, start: Instant) {
         recovery.entries,
         Size(recovery.bytes_read)
     );
+    for damage in &recovery.corruptions {
+        tracing::warn!("journal: {damage}");
+    }
     if let Some(torn) = &recovery.torn {
         tracing::info!(
             "cut off {} that were being written when the machine stopped; they had not been acknowledged",

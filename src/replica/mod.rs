@@ -94,6 +94,12 @@ pub struct Progress {
     pub serving: bool,
     /// It lacks operations that the journals of the others no longer hold.
     pub beyond_reach: bool,
+    /// Its disk had forgotten what it promised: it does not vote.
+    pub recovering: bool,
+    /// Entries of its log that its disk has damaged, and that are being fetched again.
+    pub missing: u64,
+    /// The view cannot begin without this operation, which nobody who has joined it has whole.
+    pub waits_for: Option<Op>,
     /// How its clock stands to those of the others, while it is the primary.
     pub clock: Agreement,
 }
@@ -129,12 +135,15 @@ impl Replica {
             checkpoint: self.superblock.state().checkpoint_op,
             serving: self.vsr.is_serving(),
             beyond_reach: self.vsr.is_beyond_reach(),
+            recovering: self.vsr.is_recovering(),
+            missing: self.vsr.log().missing().len() as u64,
+            waits_for: self.vsr.waits_for(),
             clock: self.vsr.clock_agreement(),
         }
     }
 
     fn is_alone(&self) -> bool {
-        self.superblock.state().replica_count == 1
+        self.superblock.state().is_alone()
     }
 
     /// The protocol, for checkers.
@@ -285,6 +294,10 @@ impl Replica {
                 Err(reason) => outputs.push(Output::Close { connection, reason }),
             }
             return;
+        }
+        if self.superblock.state().is_standby() {
+            let reason = self.clients.refuse_peer("standby");
+            return outputs.push(Output::Close { connection, reason });
         }
         let standing = clients::Standing {
             view: self.vsr.view_durable(),
@@ -495,7 +508,8 @@ impl Replica {
             return;
         }
         self.checkpoint_written = None;
-        let alone = self.is_alone();
+        // Nobody else may need what is kept of the log.
+        let alone = self.superblock.state().member_count() == 1;
         (checkpoint.journal_start, checkpoint.trimmed) =
             self.entries.keep_from(checkpoint.op, alone);
         self.superblock

@@ -117,7 +117,7 @@ pub fn open<M: Machine + 'static>(
         Some(state.journal_start),
         |entry| scan.visit(&entry),
     )?;
-    if state.replica_count == 1 {
+    if state.is_alone() {
         refuse_damage(&recovery)?;
     }
     let Scanned {

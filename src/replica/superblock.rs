@@ -169,6 +169,17 @@ impl State {
         self.replica_count + self.standby_count
     }
 
+    /// Whether this is the only replica that votes: what is on its disk is on a quorum, and nobody
+    /// else has what it loses.
+    pub fn is_alone(&self) -> bool {
+        self.replica_count == 1 && self.replica == 0
+    }
+
+    /// A member that follows without voting.
+    pub fn is_standby(&self) -> bool {
+        self.replica >= self.replica_count
+    }
+
     /// The present start of this replica.
     pub fn life(&self) -> Life {
         Life {

@@ -11,10 +11,10 @@ use super::workers::{Build, Execute};
 use super::{Driver, Output};
 use crate::limits::HEADER_SIZE;
 use crate::protocol::Time;
-use crate::replica::Replica;
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Executor, Task};
 use crate::replica::ingress::{Inspected, inspect};
 use crate::replica::io::Input;
+use crate::replica::{Progress, Replica};
 use crate::store::Storage;
 use crate::vsr::Status;
 use crate::vsr::clock::{Agreement, TOLERANCE_NS};
@@ -30,6 +30,8 @@ pub struct ReplicaDriver {
     replica: Replica,
     standing: Option<(Status, u32, bool)>,
     beyond_reach: bool,
+    missing: u64,
+    waits_for: Option<u64>,
     clock: ClockNews,
 }
 
@@ -50,6 +52,8 @@ impl ReplicaDriver {
             replica,
             standing: None,
             beyond_reach: false,
+            missing: 0,
+            waits_for: None,
             clock: ClockNews::Well,
         }
     }
@@ -65,6 +69,7 @@ impl ReplicaDriver {
             );
         }
         self.beyond_reach = progress.beyond_reach;
+        self.announce_damage(&progress);
         self.announce_clock(progress.clock);
         let standing = (progress.status, progress.view, progress.serving);
         if self.standing == Some(standing) {
@@ -94,6 +99,30 @@ impl ReplicaDriver {
 }
 
 impl ReplicaDriver {
+    fn announce_damage(&mut self, progress: &Progress) {
+        match (self.missing, progress.missing) {
+            (0, 1..) => tracing::warn!(
+                "the disk has damaged {} entries of the journal: fetching them from the others; look for \
+                 the disk's own error reports",
+                progress.missing
+            ),
+            (1.., 0) => tracing::info!("all damaged entries of the journal are restored"),
+            _ => {}
+        }
+        self.missing = progress.missing;
+        if let Some(op) = progress
+            .waits_for
+            .filter(|_| self.waits_for != progress.waits_for)
+        {
+            tracing::error!(
+                "view {} cannot begin: op {op} may have been acknowledged, and none of the replicas that \
+                 are here has it whole. Start the others: one of them may have it",
+                progress.view
+            );
+        }
+        self.waits_for = progress.waits_for;
+    }
+
     fn announce_clock(&mut self, agreement: Agreement) {
         let (news, ahead) = match agreement {
             // Says nothing new.

@@ -136,7 +136,7 @@ impl Log {
     }
 
     /// The operations whose prepares are not on this disk, ascending.
-    pub fn missing(&self) -> impl DoubleEndedIterator<Item = Op> + '_ {
+    pub fn missing(&self) -> impl ExactSizeIterator<Item = Op> + '_ {
         self.missing.iter().copied()
     }
 

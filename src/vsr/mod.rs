@@ -242,7 +242,7 @@ impl Vsr {
         assert!(config.replica < config.replica_count + config.standby_count);
         assert!(log.base() <= checkpoint_op && checkpoint_op <= log.head());
         let head = log.head();
-        let alone = config.replica_count == 1;
+        let alone = config.replica_count == 1 && config.replica == 0;
         // Alone, what is on disk is on a quorum.
         let commit = if alone {
             head

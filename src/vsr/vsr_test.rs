@@ -67,6 +67,8 @@ struct Node {
 
 struct Cluster {
     nodes: Vec<Node>,
+    /// Those that vote; the rest are standbys.
+    replicas: u8,
     network: Vec<(u64, usize, Message)>,
     now: u64,
     random: Random,
@@ -150,13 +152,17 @@ fn recovered(disk: &Disk) -> Recovered {
 
 impl Cluster {
     fn new(replicas: u8, seed: u64) -> Self {
+        Self::with_standbys(replicas, 0, seed)
+    }
+
+    fn with_standbys(replicas: u8, standbys: u8, seed: u64) -> Self {
         let pool = PoolConfig {
             small: 65_536,
             medium: 0,
             large: 0,
             huge_pages: false,
         };
-        let nodes = (0..replicas).map(|_| Node {
+        let nodes = (0..replicas + standbys).map(|_| Node {
             vsr: None,
             disk: Disk::default(),
             executing: VecDeque::new(),
@@ -164,6 +170,7 @@ impl Cluster {
         });
         let mut cluster = Self {
             nodes: nodes.collect(),
+            replicas,
             network: Vec::new(),
             now: 1_000_000_000,
             random: Random(seed),
@@ -200,8 +207,8 @@ impl Cluster {
         let config = Config {
             cluster: CLUSTER,
             replica: u8::try_from(index).unwrap(),
-            replica_count: count,
-            standby_count: 0,
+            replica_count: self.replicas,
+            standby_count: count - self.replicas,
             checkpoint_bytes: u64::MAX,
             operation_register: REGISTER,
             operation_pulse: PULSE,
@@ -375,7 +382,7 @@ impl Cluster {
                 continue;
             }
             self.clients[index].last_sent = self.now;
-            for to in 0..self.nodes.len() {
+            for to in 0..usize::from(self.replicas) {
                 if self.nodes[to].vsr.is_none() {
                     continue;
                 }
@@ -486,10 +493,16 @@ impl Cluster {
             self.states()
         );
         let told = self.told.values().max().copied().unwrap_or(0);
-        for node in &self.nodes {
+        for (index, node) in self.nodes.iter().enumerate() {
             let vsr = node.vsr.as_ref().unwrap();
             assert_eq!(vsr.status(), Status::Normal, "{}", self.states());
-            assert!(vsr.head() >= told, "{}", self.states());
+            // Nobody waits for a standby.
+            let may_lag = if index < usize::from(self.replicas) {
+                0
+            } else {
+                64
+            };
+            assert!(vsr.head() + may_lag >= told, "{}", self.states());
             for (op, checksum) in self.history.range(..=vsr.executed()) {
                 assert_eq!(vsr.log().checksum(*op), Some(*checksum));
             }
@@ -724,4 +737,29 @@ fn a_lost_disk_comes_back_through_recovery() {
         cluster.heal_and_check();
         assert!(!cluster.nodes[victim].vsr.as_ref().unwrap().is_recovering());
     }
+}
+
+#[test]
+fn standbys_follow_and_never_count() {
+    let mut cluster = Cluster::with_standbys(3, 2, 8);
+    cluster.run(1_000);
+    // Two replicas are down: however many standbys there are, nothing commits.
+    cluster.crash(0);
+    cluster.crash(1);
+    cluster.run(1_000);
+    let before = cluster.done();
+    cluster.run(2_000);
+    assert_eq!(cluster.done(), before);
+    cluster.heal_and_check();
+    cluster.run(500);
+    let executed = |index: usize| cluster.nodes[index].vsr.as_ref().unwrap().executed();
+    assert!(executed(4) + 20 > executed(0), "{}", cluster.states());
+    // One replica and a standby: the replica is enough, whatever the standby does.
+    let mut cluster = Cluster::with_standbys(1, 1, 9);
+    cluster.run(300);
+    cluster.crash(1);
+    let before = cluster.done();
+    cluster.run(500);
+    assert!(cluster.done() > before);
+    cluster.heal_and_check();
 }
