@@ -301,14 +301,14 @@ fn growth(batches: usize, accounts: u64, directory: Option<String>) {
         start.elapsed().as_secs_f64() * 1e3
     );
     let start = Instant::now();
-    let snapshot = world.ledger.snapshot(world.op);
+    let mut snapshot = world.ledger.snapshot(world.op);
     println!("capture {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
     let mut storage: Box<dyn Storage> = match &directory {
         None => Box::new(MemoryStorage::default()),
         Some(path) => Box::new(DirectoryStorage::open(path).unwrap()),
     };
     let (start, wall) = (Instant::now(), Wall::now());
-    let reference = write_checkpoint(&mut *storage, world.op, snapshot, &[]).unwrap();
+    let reference = write_checkpoint(&mut *storage, world.op, &mut *snapshot, &[]).unwrap();
     println!(
         "write {:.0} ms, of processor time {:.0} ms, {} MiB",
         wall.elapsed().as_secs_f64() * 1e3,

@@ -527,13 +527,13 @@ impl File {
 fn checkpoint_files() {
     assert_eq!(layout(DISK, "Section").size, size_of::<Section>());
     let mut storage = MemoryStorage::default();
-    let snapshot = ledger().snapshot(54);
+    let mut snapshot = ledger().snapshot(54);
     let ManifestRef {
         checksum,
         op,
         data_size,
         ..
-    } = write_checkpoint(&mut storage, 54, snapshot, &sessions()).unwrap();
+    } = write_checkpoint(&mut storage, 54, &mut *snapshot, &sessions()).unwrap();
 
     let name = FileName::new(FileKind::Manifest, op);
     assert_eq!(name.to_string(), format!("manifest-{op:020}"));

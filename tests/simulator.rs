@@ -498,6 +498,93 @@ fn harness_a_canary_a_reply_that_the_model_does_not_expect_is_found() -> Scenari
     Ok(())
 }
 
+/// Full batches, so that checkpoints come often; journals that hold all that a scenario writes.
+fn cluster_with_checkpoints(replica_count: u8) -> Result<Simulation, Violation> {
+    let mut options = Options {
+        replica_count,
+        requests: 0,
+        client_count: 8,
+        segment_count: 24,
+        ..Options::CALM
+    };
+    options.mixture.full = 400_000;
+    Simulation::new(options, 6)
+}
+
+fn is_full(cluster: &Simulation, replica: u8) -> bool {
+    cluster.progress(replica).is_some_and(|p| p.full.is_some())
+}
+
+#[test]
+fn disk_full_a_single_replica_refuses_writes_and_resumes_when_there_is_room() -> Scenario {
+    let mut cluster = cluster_with_checkpoints(1)?;
+    cluster.set_room(0, Some(1 << 20));
+    cluster.submit(40);
+    assert!(!cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    assert!(is_full(&cluster, 0));
+    let committed = cluster.committed();
+    cluster.run_for(10 * SECOND)?;
+    assert!(cluster.committed() <= committed + 8, "it takes new writes");
+    cluster.set_room(0, None);
+    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    assert!(!is_full(&cluster, 0));
+    cluster.finish().map(drop)
+}
+
+#[test]
+fn disk_full_the_primary_hands_over_and_nobody_waits() -> Scenario {
+    let mut cluster = cluster_with_checkpoints(3)?;
+    assert!(answers(&mut cluster, 1)?);
+    cluster.set_room(0, Some(1 << 20));
+    cluster.submit(20);
+    let full = cluster.run_until(60 * SECOND, |c| is_full(c, 0))?;
+    assert!(full, "{:?}", cluster.progress(0));
+    let taken = cluster.run_until(200 * MILLISECOND, |c| c.primary() == Some(1))?;
+    assert!(taken, "{:?}", cluster.progress(1));
+    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    assert!(is_full(&cluster, 0));
+    cluster.set_room(0, None);
+    let resumed = cluster.run_until(20 * SECOND, |c| {
+        !is_full(c, 0) && c.progress(0).is_some_and(|p| p.executed == c.committed())
+    })?;
+    assert!(resumed, "{:?}", cluster.progress(0));
+    cluster.finish().map(drop)
+}
+
+#[test]
+fn disk_full_the_next_primary_is_full_too_the_third_takes_over() -> Scenario {
+    let mut cluster = cluster_with_checkpoints(3)?;
+    cluster.set_room(0, Some(1 << 20));
+    cluster.set_room(1, Some(1 << 20));
+    cluster.submit(20);
+    assert!(cluster.run_until(60 * SECOND, |c| c.primary() == Some(2))?);
+    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    cluster.set_room(0, None);
+    cluster.set_room(1, None);
+    cluster.finish().map(drop)
+}
+
+#[test]
+fn disk_full_on_every_replica_views_do_not_churn_and_all_resume() -> Scenario {
+    let mut cluster = cluster_with_checkpoints(3)?;
+    for replica in 0..3 {
+        cluster.set_room(replica, Some(1 << 20));
+    }
+    cluster.submit(40);
+    let full = cluster.run_until(60 * SECOND, |c| (0..3).all(|r| is_full(c, r)))?;
+    assert!(full);
+    cluster.run_for(5 * SECOND)?;
+    let view = cluster.progress(0).map(|p| p.view);
+    cluster.run_for(30 * SECOND)?;
+    assert_eq!(cluster.progress(0).map(|p| p.view), view);
+    assert!(!cluster.clients_done());
+    for replica in 0..3 {
+        cluster.set_room(replica, None);
+    }
+    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    cluster.finish().map(drop)
+}
+
 #[test]
 fn checkpoint_the_smallest_journal_never_fills_up() -> Scenario {
     // As `format` divides it: eight segments.

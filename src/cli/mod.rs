@@ -10,7 +10,6 @@
 
 mod addresses;
 mod bench;
-mod drill;
 mod format;
 mod inspect;
 mod recover;
@@ -47,8 +46,6 @@ enum Command {
     Bench(Box<stampede_bench::BenchArgs>),
     /// Run clusters in a simulated world where everything fails, and check what must hold
     Sim(sim::Arguments),
-    /// Do something to a cluster under load, and look up every acknowledged transfer afterwards
-    Drill(stampede_drill::DrillArgs),
     /// Say which release this is and, with --verbose, what this machine offers it
     Version(version::Arguments),
 }
@@ -65,6 +62,14 @@ impl Failure {
     pub(crate) fn new(message: impl Display) -> Self {
         Self {
             code: 1,
+            message: message.to_string(),
+        }
+    }
+
+    /// A replica has stopped itself: its disk cannot be relied on.
+    pub(crate) fn fenced(message: impl Display) -> Self {
+        Self {
+            code: 4,
             message: message.to_string(),
         }
     }
@@ -95,10 +100,6 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Bench(arguments) => return bench::run(arguments),
         Command::Sim(arguments) => sim::run(arguments),
-        Command::Drill(arguments) => match drill::run(arguments) {
-            Ok(code) => return code,
-            Err(failure) => Err(failure),
-        },
         Command::Version(arguments) => version::run(arguments),
     };
     match result {
@@ -154,7 +155,6 @@ mod tests {
                 | Command::Inspect(_)
                 | Command::Bench(_)
                 | Command::Sim(_)
-                | Command::Drill(_)
                 | Command::Version(_) => Ok(()),
             });
             let code = match error {

@@ -118,11 +118,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         listener,
         pool,
         files: Files::new(segments, superblock),
-        driver: ReplicaDriver::new(opened.replica),
+        driver: ReplicaDriver::new(opened.replica, data.checkpoints()),
         executor: opened.executor,
         builder: storage,
     };
-    let report = runtime::run(&config, parts, &stop).map_err(Failure::new)?;
+    let report = runtime::run(&config, parts, &stop).map_err(|error| match error {
+        runtime::Error::Fatal(fatal) => Failure::fenced(fatal),
+        error => Failure::new(error),
+    })?;
     tracing::info!(
         received = report.received,
         sends = report.sends,

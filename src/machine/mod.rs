@@ -24,6 +24,11 @@ pub trait Machine: Send {
     where
         Self: Sized;
 
+    /// Whether an operation may change the state; the others go on when there is no room for more.
+    fn is_write(operation: u8) -> bool
+    where
+        Self: Sized;
+
     /// Applies a committed operation and writes the reply's body; returns its length.
     ///
     /// `timestamp` is the operation's cluster time, later than all before it by at least the number

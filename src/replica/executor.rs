@@ -12,7 +12,7 @@ use super::pace::{Pace, PacedStorage};
 use crate::limits::BODY_SIZE_MAX;
 use crate::machine::{Machine, Snapshot};
 use crate::message::{Message, MessageMut, Op};
-use crate::store::{ManifestRef, Storage, sweep, write_checkpoint};
+use crate::store::{FileKind, FileName, ManifestRef, Storage, StoreError, sweep, write_checkpoint};
 use crate::vsr::sessions::Sessions;
 
 /// Operations of the replica itself. The machine's begin at [`OPERATION_MACHINE_MIN`].
@@ -24,6 +24,9 @@ pub const OPERATION_MACHINE_MIN: u8 = 128;
 
 /// The body of a register's reply: the largest request body, then zeros.
 pub const REGISTER_REPLY_SIZE: usize = 64;
+
+/// What a checkpoint takes beside the rows that its snapshot counts: checksums, ends of files.
+const ROOM_BESIDE: u64 = 1 << 20;
 
 /// Work for the executor.
 #[derive(Debug)]
@@ -136,19 +139,64 @@ impl Executor {
 pub struct CheckpointTask {
     pub op: Op,
     pub snapshot: Box<dyn Snapshot>,
-    /// The client table as of `op`. It is encoded by the builder: with large replies it has tens of
-    /// mebibytes.
-    pub sessions: Sessions,
+    /// As of `op`.
+    pub sessions: ClientTable,
     /// The checkpoint in force, whose files stay; those of earlier ones go.
     pub former: Option<ManifestRef>,
     pub pace: Arc<Pace>,
 }
 
-/// A checkpoint that was written: its files are durable, nothing refers to them yet.
+/// The client table as of a checkpoint. With large replies it has tens of mebibytes: the builder encodes
+/// it, and lets go of the replies.
+#[derive(Debug)]
+pub enum ClientTable {
+    Captured(Sessions),
+    Encoded(Vec<u8>),
+}
+
+impl ClientTable {
+    pub fn encoded_size(&self) -> usize {
+        match self {
+            Self::Captured(sessions) => sessions.encoded_size(),
+            Self::Encoded(bytes) => bytes.len(),
+        }
+    }
+
+    fn encoded(&mut self) -> &[u8] {
+        if let Self::Captured(sessions) = self {
+            *self = Self::Encoded(sessions.encode());
+        }
+        match self {
+            Self::Encoded(bytes) => bytes,
+            Self::Captured(_) => unreachable!("it has just been encoded"),
+        }
+    }
+}
+
+/// A checkpoint that was written (its files are durable, nothing refers to them yet) or was not.
 #[derive(Debug)]
 pub struct CheckpointDone {
     pub op: Op,
-    pub result: Result<ManifestRef, String>,
+    pub result: Result<ManifestRef, Unwritten>,
+}
+
+/// Why there is no checkpoint.
+#[derive(Debug)]
+pub enum Unwritten {
+    /// The disk has no room for it; what was written has been removed. To be tried again.
+    Full {
+        task: Box<CheckpointTask>,
+        disk: FullDisk,
+    },
+    Failed(String),
+}
+
+/// A disk that has no room for a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FullDisk {
+    /// About so many bytes will be written, and so many fit.
+    pub needed: u64,
+    pub room: u64,
 }
 
 impl fmt::Debug for CheckpointTask {
@@ -165,16 +213,50 @@ impl fmt::Debug for CheckpointTask {
 impl CheckpointTask {
     /// Writes the checkpoint's files. Blocking: for the builder's thread; `pause` lets about a
     /// millisecond go by.
-    pub fn write(self, storage: &mut dyn Storage, pause: fn()) -> CheckpointDone {
+    ///
+    /// A full disk is found before anything is written, or in the middle when somebody else was
+    /// faster. Either way all room is given back.
+    pub fn write(mut self, storage: &mut dyn Storage, pause: fn()) -> CheckpointDone {
+        let op = self.op;
+        let mut storage = PacedStorage::new(storage, Arc::clone(&self.pace), pause);
+        let result = match self.try_write(&mut storage) {
+            Ok(Ok(manifest)) => Ok(manifest),
+            Ok(Err(disk)) => {
+                let task = Box::new(self);
+                Err(Unwritten::Full { task, disk })
+            }
+            Err(error) => Err(Unwritten::Failed(error.to_string())),
+        };
+        CheckpointDone { op, result }
+    }
+
+    fn try_write(
+        &mut self,
+        storage: &mut dyn Storage,
+    ) -> Result<Result<ManifestRef, FullDisk>, StoreError> {
         let keep = self.former.as_slice();
-        let mut storage = PacedStorage::new(storage, self.pace, pause);
-        let sessions = self.sessions.encode();
-        drop(self.sessions);
-        let result = sweep(&mut storage, keep)
-            .and_then(|_| write_checkpoint(&mut storage, self.op, self.snapshot, &sessions));
-        CheckpointDone {
-            op: self.op,
-            result: result.map_err(|error| error.to_string()),
+        let needed = self.snapshot.size() + self.sessions.encoded_size() as u64 + ROOM_BESIDE;
+        sweep(storage, keep)?;
+        let room = room_in(storage, self.op)?;
+        if room < needed {
+            return Ok(Err(FullDisk { needed, room }));
+        }
+        let sessions = self.sessions.encoded();
+        match write_checkpoint(storage, self.op, &mut *self.snapshot, sessions) {
+            Err(error) if error.is_full() => {
+                self.snapshot.discard();
+                sweep(storage, keep)?;
+                let room = room_in(storage, self.op)?;
+                Ok(Err(FullDisk { needed, room }))
+            }
+            result => result.map(Ok),
         }
     }
+}
+
+fn room_in(storage: &dyn Storage, op: Op) -> Result<u64, StoreError> {
+    let name = FileName::new(FileKind::Manifest, op);
+    storage
+        .room()
+        .map_err(|error| StoreError::io("look for room for", name, error))
 }

@@ -128,9 +128,7 @@ pub enum Fatal {
     Journal(String),
     #[error("superblock write failed: {0}; check the disk, then start again")]
     Superblock(io::Error),
-    #[error(
-        "checkpoint of op {op} failed: {error}; free space or check the disk, then start again"
-    )]
+    #[error("checkpoint of op {op} failed: {error}; check the disk, then start again")]
     Checkpoint { op: u64, error: String },
     #[error("journal entry of op {op} could not be read back: {error}")]
     Read { op: u64, error: String },

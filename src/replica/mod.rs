@@ -13,6 +13,7 @@
 //! | `superblock` | promises and checkpoints, made durable |
 //! | `executor` | committed prepares, applied on another thread |
 //! | `pace` | execution and checkpoints in step |
+//! | `room` | a checkpoint and a full disk |
 //! | `open`, `scan` | all of it, from what a disk holds |
 //!
 //! Promises: an effect of the protocol reaches the world in the order in which it was caused; nothing
@@ -20,6 +21,7 @@
 
 mod clients;
 mod pace;
+mod room;
 mod peers;
 pub mod executor;
 pub mod ingress;
@@ -37,10 +39,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use clients::Clients;
-use executor::{CheckpointDone, CheckpointTask, Done, Task};
+use executor::{CheckpointDone, CheckpointTask, ClientTable, Done, FullDisk, Task, Unwritten};
 use io::{ConnectionId, Fatal, Input, Output};
 use pace::Pace;
 use peers::{Introduction, Peers};
+use room::Room;
 use storage::{Entries, ReadFailed, Written};
 use superblock::{Change, Checkpoint, Life, Superblock};
 
@@ -78,6 +81,8 @@ pub struct Replica {
     checkpoint_bytes: u64,
     /// Of the checkpoint that is being written.
     pace: Option<Arc<Pace>>,
+    /// For checkpoints, on the disk.
+    room: Room,
     idle_ticks: u32,
     stopped: bool,
 }
@@ -102,6 +107,8 @@ pub struct Progress {
     pub waits_for: Option<Op>,
     /// How its clock stands to those of the others, while it is the primary.
     pub clock: Agreement,
+    /// A checkpoint waits for room on its disk.
+    pub full: Option<FullDisk>,
 }
 
 impl Replica {
@@ -139,6 +146,7 @@ impl Replica {
             missing: self.vsr.log().missing().len() as u64,
             waits_for: self.vsr.waits_for(),
             clock: self.vsr.clock_agreement(),
+            full: self.room.lacking(),
         }
     }
 
@@ -168,6 +176,7 @@ impl Replica {
         match input {
             Input::Tick => {
                 self.idle(outputs);
+                outputs.extend(self.room.due(now.monotonic).map(Output::Checkpoint));
                 self.deliver(Event::Tick, now, outputs);
             }
             Input::Received {
@@ -215,7 +224,7 @@ impl Replica {
                 self.on_superblock_written(result, now, outputs);
             }
             Input::Done(done) => self.on_done(done, now, outputs),
-            Input::CheckpointDone(done) => self.on_checkpoint_written(done, outputs),
+            Input::CheckpointDone(done) => self.on_checkpoint_written(done, now, outputs),
         }
         self.tell_peers(now, outputs);
         self.persist_checkpoint(outputs);
@@ -460,7 +469,7 @@ impl Replica {
         );
         if let Some(snapshot) = snapshot {
             // The client table is as of `op`: the executor's answers come in order.
-            let sessions = self.vsr.sessions().clone();
+            let sessions = ClientTable::Captured(self.vsr.sessions().clone());
             let former = self.superblock.state().manifest();
             let size = snapshot.size() + sessions.encoded_size() as u64;
             let pace = Arc::new(Pace::new(size, self.checkpoint_bytes));
@@ -476,12 +485,28 @@ impl Replica {
         }
     }
 
-    fn on_checkpoint_written(&mut self, done: CheckpointDone, outputs: &mut Vec<Output>) {
+    fn on_checkpoint_written(
+        &mut self,
+        done: CheckpointDone,
+        now: Time,
+        outputs: &mut Vec<Output>,
+    ) {
         let op = done.op;
         let manifest = match done.result {
             Ok(manifest) => manifest,
-            Err(error) => return self.stop(Fatal::Checkpoint { op, error }, outputs),
+            Err(Unwritten::Full { task, disk }) => {
+                // Execution goes on until the next one is due.
+                task.pace.release();
+                self.pace = None;
+                self.room.wait(task, disk, now.monotonic);
+                return self.vsr.set_disk_full(true);
+            }
+            Err(Unwritten::Failed(error)) => {
+                return self.stop(Fatal::Checkpoint { op, error }, outputs);
+            }
         };
+        self.room.found();
+        self.vsr.set_disk_full(false);
         let (of, prepare_checksum, timestamp) = self
             .checkpoint_of
             .take()

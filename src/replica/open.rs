@@ -22,6 +22,7 @@ use super::Replica;
 use super::clients::Clients;
 use super::executor::{Executor, OPERATION_PULSE, OPERATION_REGISTER};
 use super::peers::Peers;
+use super::room::Room;
 use super::scan::{Scan, Scanned};
 use super::storage::{Entries, PrepareCheck};
 pub(crate) use super::storage::{is_restored, op_of_tag};
@@ -135,6 +136,7 @@ pub fn open<M: Machine + 'static>(
         checkpoint_bytes: journal.capacity() / CHECKPOINT_JOURNAL_SHARE,
         operation_register: OPERATION_REGISTER,
         operation_pulse: OPERATION_PULSE,
+        is_write: M::is_write,
         pulse_events: PULSE_EVENTS,
     };
     let recovered = Recovered {
@@ -163,6 +165,7 @@ pub fn open<M: Machine + 'static>(
         checkpoint_of: None,
         checkpoint_bytes: config.checkpoint_bytes,
         pace: None,
+        room: Room::default(),
         idle_ticks: 0,
         stopped: false,
     };

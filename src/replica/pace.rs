@@ -53,6 +53,11 @@ impl Pace {
         self.executed.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// The checkpoint waits for the disk: what is written of it later is written as fast as can be.
+    pub fn release(&self) {
+        self.executed.store(self.interval, Ordering::Relaxed);
+    }
+
     /// Whether the next prepare may go to the executor.
     pub fn may_execute(&self) -> bool {
         self.share_executed() <= self.share_written() + WHOLE / 4
@@ -122,6 +127,10 @@ impl Storage for PacedStorage<'_> {
 
     fn list(&self) -> io::Result<Vec<(FileName, u64)>> {
         self.storage.list()
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        self.storage.room()
     }
 
     fn remove(&mut self, name: FileName) -> io::Result<()> {

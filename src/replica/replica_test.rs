@@ -17,7 +17,7 @@ use super::*;
 use crate::limits::{HEADER_SIZE, MESSAGE_SIZE_MAX, SECTOR_SIZE};
 use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::message::PoolConfig;
-use crate::store::MemoryStorage;
+use crate::store::{MemoryStorage, Storage};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 
@@ -37,7 +37,22 @@ struct World {
     storage: MemoryStorage,
     now: Time,
     sent: Vec<Vec<u8>>,
+    /// To be delivered, in order.
+    inputs: VecDeque<Input>,
     checkpoints: u64,
+    /// What becomes of writes to the journal and to the superblock.
+    journal_fault: Option<Fault>,
+    superblock_fault: Option<Fault>,
+    /// The replica has stopped itself, for this reason.
+    stopped: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// It fails with this error of the system.
+    Fails(i32),
+    /// Only so many bytes are written.
+    Short(usize),
 }
 
 fn disk() -> Disk {
@@ -90,11 +105,16 @@ impl World {
                 wall: at,
             },
             sent: Vec::new(),
+            inputs: VecDeque::new(),
             checkpoints: 0,
+            journal_fault: None,
+            superblock_fault: None,
+            stopped: None,
         };
         let mut outputs = Vec::new();
         world.replica.start(world.now, &mut outputs);
         world.carry_out(outputs);
+        world.input(Input::Tick);
         world
     }
 
@@ -109,13 +129,17 @@ impl World {
     }
 
     fn input(&mut self, input: Input) {
-        let mut outputs = Vec::new();
-        self.now.monotonic += 1_000;
-        self.now.wall += 1_000;
-        self.replica.on_input(input, self.now, &mut outputs);
-        self.carry_out(outputs);
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
+            let mut outputs = Vec::new();
+            self.now.monotonic += 1_000;
+            self.now.wall += 1_000;
+            self.replica.on_input(input, self.now, &mut outputs);
+            self.carry_out(outputs);
+        }
     }
 
+    /// Does what the replica wants; what comes of it is delivered in that order.
     fn carry_out(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
@@ -125,8 +149,13 @@ impl World {
                 Output::JournalWrite(write) => {
                     let token = write.token;
                     self.device.submit(write).unwrap();
+                    match self.journal_fault {
+                        Some(Fault::Fails(errno)) => self.device.fail(token, errno),
+                        Some(Fault::Short(size)) => self.device.shorten(token, size),
+                        None => {}
+                    }
                     let done = self.device.complete(token);
-                    self.input(Input::JournalWritten {
+                    self.inputs.push_back(Input::JournalWritten {
                         token,
                         result: done.result,
                     });
@@ -141,7 +170,7 @@ impl World {
                     let from = usize::try_from(offset).unwrap();
                     let bytes = &self.device.image().file(file)[from..from + size];
                     message.frame_mut(size).copy_from_slice(bytes);
-                    self.input(Input::JournalRead {
+                    self.inputs.push_back(Input::JournalRead {
                         token,
                         message,
                         result: Ok(size),
@@ -153,24 +182,29 @@ impl World {
                     sector,
                 } => {
                     let at = usize::try_from(offset).unwrap();
-                    self.superblock[at..at + SECTOR_SIZE].copy_from_slice(&sector.0);
-                    self.input(Input::SuperblockWritten {
-                        token,
-                        result: Ok(SECTOR_SIZE),
-                    });
+                    let result = match self.superblock_fault {
+                        Some(Fault::Fails(errno)) => Err(std::io::Error::from_raw_os_error(errno)),
+                        Some(Fault::Short(size)) => Ok(size),
+                        None => Ok(SECTOR_SIZE),
+                    };
+                    if let Ok(size) = result {
+                        self.superblock[at..at + size].copy_from_slice(&sector.0[..size]);
+                    }
+                    self.inputs
+                        .push_back(Input::SuperblockWritten { token, result });
                 }
                 Output::Task(task) => {
                     if let Some(done) = self.executor.run(task) {
-                        self.input(Input::Done(done));
+                        self.inputs.push_back(Input::Done(done));
                     }
                 }
                 Output::Checkpoint(task) => {
                     self.checkpoints += 1;
                     let done = task.write(&mut self.storage, || {});
-                    self.input(Input::CheckpointDone(done));
+                    self.inputs.push_back(Input::CheckpointDone(done));
                 }
                 Output::Close { reason, .. } => panic!("closed: {reason}"),
-                Output::Stop(fatal) => panic!("stopped: {fatal}"),
+                Output::Stop(fatal) => self.stopped = Some(fatal.to_string()),
                 Output::SendReplica { .. } | Output::Dial { .. } => panic!("nobody else is there"),
             }
         }
@@ -178,6 +212,12 @@ impl World {
 
     /// Delivers a client's bytes and gives what is sent back.
     fn exchange(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let answer = self.deliver(bytes);
+        answer.unwrap_or_else(|| panic!("no answer, {:?}", self.replica.progress()))
+    }
+
+    /// The same; `None` when nothing is sent back.
+    fn deliver(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().unwrap();
         assert_eq!(ingress::inspect(header).unwrap().size, bytes.len());
         let mut message = self.pool.acquire(body.len()).unwrap();
@@ -188,16 +228,26 @@ impl World {
             connection: CONNECTION,
             message,
         });
-        assert_eq!(
-            self.sent.len(),
-            1,
-            "one answer, {:?}",
-            self.replica.progress()
-        );
-        self.sent.pop().unwrap()
+        assert!(self.sent.len() <= 1, "{:?}", self.replica.progress());
+        self.sent.pop()
+    }
+
+    /// Lets so much time pass, in ticks.
+    fn wait(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds / 10 {
+            self.now.monotonic += TICK_NS;
+            self.now.wall += TICK_NS;
+            self.input(Input::Tick);
+        }
     }
 
     fn request(&mut self, session: &mut Session, operation: Operation, records: &[u8]) -> Vec<u8> {
+        let bytes = Self::compose(session, operation, records);
+        let reply = self.exchange(&bytes);
+        Self::receive(session, &reply)
+    }
+
+    fn compose(session: &mut Session, operation: Operation, records: &[u8]) -> Vec<u8> {
         let mut buffer = Buffer::new(MESSAGE_SIZE_MAX);
         let size = if operation == Operation::Register {
             session.register(&mut buffer).unwrap()
@@ -208,7 +258,10 @@ impl World {
             let body_size = encoder.finish();
             session.request(operation, &mut buffer, body_size).unwrap()
         };
-        let reply = self.exchange(&buffer[..size]);
+        buffer[..size].to_vec()
+    }
+
+    fn receive(session: &mut Session, reply: &[u8]) -> Vec<u8> {
         let (header, body) = reply.split_first_chunk::<HEADER_SIZE>().unwrap();
         let header = stampede_client::wire::header::frame_unaligned(header).unwrap();
         header.verify_body(body).unwrap();
@@ -285,4 +338,187 @@ fn batches_survive_checkpoints_and_restarts() {
     let reply = world.request(&mut session, Operation::LookupAccounts, 1u128.as_bytes());
     let account = Account::read_from_bytes(&reply[..128]).unwrap();
     assert_eq!(account.debits_posted, id * 3);
+}
+
+/// A full batch, of new ids.
+fn batch(first: u128) -> Vec<Transfer> {
+    (0..8189).map(|n| transfer(first + n)).collect()
+}
+
+/// A replica with two accounts, and its client.
+fn with_accounts() -> (World, Session) {
+    let mut world = World::start(disk(), 1_000_000_000);
+    let mut session = Session::new(5, 77);
+    world.request(&mut session, Operation::Register, &[]);
+    let accounts = [account(1), account(2)];
+    world.request(&mut session, Operation::CreateAccounts, accounts.as_bytes());
+    (world, session)
+}
+
+/// After a restart, the request that was not answered is.
+fn answered_after_restart(world: World, request: &[u8], session: &mut Session) {
+    let mut world = World::start(world.crash(), 9_000_000_000);
+    let reply = world.exchange(request);
+    assert_eq!(created(&World::receive(session, &reply)), 8189);
+}
+
+#[test]
+fn a_journal_write_that_fails_or_is_short_stops_the_replica_unanswered() {
+    for fault in [
+        Fault::Fails(libc::EIO),
+        Fault::Fails(libc::ENOSPC),
+        Fault::Short(0),
+        Fault::Short(SECTOR_SIZE),
+        Fault::Short(100),
+    ] {
+        let (mut world, mut session) = with_accounts();
+        world.journal_fault = Some(fault);
+        let records = batch(1);
+        let request = World::compose(&mut session, Operation::CreateTransfers, records.as_bytes());
+        assert_eq!(world.deliver(&request), None, "{fault:?}");
+        let reason = world.stopped.take().expect("it stops");
+        assert!(reason.starts_with("journal write failed: "), "{reason}");
+        // Nothing brings it back but a new start, not even a disk that is well again.
+        world.journal_fault = None;
+        assert_eq!(world.deliver(&request), None);
+        world.wait(100);
+        assert_eq!(world.replica.progress().commit, 2);
+        answered_after_restart(world, &request, &mut session);
+    }
+}
+
+#[test]
+fn a_superblock_write_that_fails_or_is_short_stops_the_replica() {
+    for fault in [
+        Fault::Fails(libc::EIO),
+        Fault::Fails(libc::ENOSPC),
+        Fault::Short(512),
+    ] {
+        let (mut world, mut session) = with_accounts();
+        world.superblock_fault = Some(fault);
+        let (request, before) = until_stopped(&mut world, &mut session);
+        let reason = world.stopped.take().expect("it stops");
+        assert!(reason.starts_with("superblock write failed: "), "{reason}");
+        assert!(before >= 2, "there was no checkpoint to be referred to");
+        answered_after_restart(world, &request, &mut session);
+    }
+}
+
+/// Full batches until one of them stops the replica; gives that one, and how many were answered.
+fn until_stopped(world: &mut World, session: &mut Session) -> (Vec<u8>, u128) {
+    for number in 0..20 {
+        let records = batch(1 + number * 8189);
+        let request = World::compose(session, Operation::CreateTransfers, records.as_bytes());
+        let answer = world.deliver(&request);
+        if world.stopped.is_some() {
+            return match answer {
+                // Its own answer was on its way before.
+                Some(reply) => {
+                    World::receive(session, &reply);
+                    let records = batch(1 + (number + 1) * 8189);
+                    let next =
+                        World::compose(session, Operation::CreateTransfers, records.as_bytes());
+                    (next, number + 1)
+                }
+                None => (request, number),
+            };
+        }
+        World::receive(session, &answer.expect("it is well"));
+    }
+    panic!("twenty batches, and no checkpoint");
+}
+
+#[test]
+fn a_checkpoint_write_that_fails_stops_the_replica_wherever_it_is() {
+    let mut writes = 0;
+    loop {
+        let (mut world, mut session) = with_accounts();
+        world.storage.fail_writes_after(Some(writes));
+        let count = |world: &World| world.replica.progress().checkpoint;
+        for number in 0..5 {
+            let records = batch(1 + number * 8189);
+            if world.stopped.is_none() {
+                world.request(&mut session, Operation::CreateTransfers, records.as_bytes());
+            }
+        }
+        let Some(reason) = world.stopped.take() else {
+            assert!(count(&world) > 0 && writes > 8, "{writes} writes");
+            return;
+        };
+        assert!(reason.starts_with("checkpoint of op "), "{reason}");
+        assert_eq!(count(&world), 0, "write {writes}: nothing refers to it");
+        world.storage.fail_writes_after(None);
+        let again = World::start(world.crash(), 9_000_000_000);
+        assert!(again.stopped.is_none());
+        writes += 1;
+    }
+}
+
+/// Batches until one is refused; gives that one, and how many were answered.
+fn until_refused(world: &mut World, session: &mut Session) -> (Vec<u8>, u128) {
+    for number in 0..20 {
+        let records = batch(1 + number * 8189);
+        let request = World::compose(session, Operation::CreateTransfers, records.as_bytes());
+        match world.deliver(&request) {
+            Some(reply) => assert_eq!(created(&World::receive(session, &reply)), 8189),
+            None => return (request, number),
+        }
+    }
+    panic!("twenty batches, and none was refused");
+}
+
+#[test]
+fn a_full_disk_refuses_writes_answers_look_ups_and_goes_on_by_itself() {
+    // Found before anything is written, or in the middle of it.
+    let limits: [fn(&mut MemoryStorage); 2] =
+        [|s| s.set_room(Some(1 << 20)), |s| s.set_quota(1 << 20)];
+    for limit in limits {
+        let (mut world, mut session) = with_accounts();
+        let mut reader = Session::new(5, 78);
+        world.request(&mut reader, Operation::Register, &[]);
+        limit(&mut world.storage);
+        let (request, answered) = until_refused(&mut world, &mut session);
+        assert!((4..8).contains(&answered), "{answered}");
+        assert!(world.stopped.is_none());
+        let full = world.replica.progress().full.expect("it says so");
+        assert!(full.needed > 1 << 20, "{full:?}");
+        assert_eq!(world.storage.list().unwrap(), [], "nothing is left lying");
+
+        // Half an interval, of at least a sector each; a batch may have taken some of it.
+        let reads = (4 << 20) / 2 / SECTOR_SIZE - (1 << 20) / SECTOR_SIZE - 1;
+        for _ in 0..reads {
+            let reply = world.request(&mut reader, Operation::LookupAccounts, 1u128.as_bytes());
+            let found = Account::read_from_bytes(&reply[..128]).unwrap();
+            assert_eq!(found.debits_posted, answered * 8189 * 3);
+        }
+        assert_eq!(world.deliver(&request), None, "it is still full");
+
+        let attempts = world.checkpoints;
+        world.wait(5_000);
+        assert!((4..=6).contains(&(world.checkpoints - attempts)));
+        world.storage.set_room(None);
+        world.wait(1_100);
+        let progress = world.replica.progress();
+        assert!(progress.full.is_none() && progress.checkpoint > 0);
+        let reply = world.exchange(&request);
+        assert_eq!(created(&World::receive(&mut session, &reply)), 8189);
+
+        let digest = world.executor.machine().digest();
+        let again = World::start(world.crash(), 90_000_000_000);
+        assert_eq!(again.executor.machine().digest(), digest);
+    }
+}
+
+#[test]
+fn a_restart_with_a_full_disk_waits_as_well() {
+    let (mut world, mut session) = with_accounts();
+    world.storage.set_room(Some(0));
+    let (request, _) = until_refused(&mut world, &mut session);
+    let mut world = World::start(world.crash(), 9_000_000_000);
+    assert!(world.replica.progress().full.is_some());
+    assert_eq!(world.deliver(&request), None);
+    world.storage.set_room(None);
+    world.wait(1_100);
+    let reply = world.exchange(&request);
+    assert_eq!(created(&World::receive(&mut session, &reply)), 8189);
 }

@@ -3,6 +3,7 @@
 //! Nothing but names: the loop's traits on one side, the replica's methods on the other; one judgement,
 //! which tasks are quick; and what an operator reads about views.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use stampede_client::wire::operation::{Kind, Operation};
@@ -11,7 +12,7 @@ use super::workers::{Build, Execute};
 use super::{Driver, Output};
 use crate::limits::HEADER_SIZE;
 use crate::protocol::Time;
-use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Executor, Task};
+use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Executor, FullDisk, Task};
 use crate::replica::ingress::{Inspected, inspect};
 use crate::replica::io::Input;
 use crate::replica::{Progress, Replica};
@@ -33,6 +34,9 @@ pub struct ReplicaDriver {
     missing: u64,
     waits_for: Option<u64>,
     clock: ClockNews,
+    /// Where checkpoints are written, and whether there was room for the last one.
+    checkpoints: PathBuf,
+    full: bool,
 }
 
 /// What an operator has been told of this machine's clock, while it is the primary's.
@@ -47,7 +51,7 @@ enum ClockNews {
 const CLOCK_OFF_NS: u64 = 1_000_000_000;
 
 impl ReplicaDriver {
-    pub fn new(replica: Replica) -> Self {
+    pub fn new(replica: Replica, checkpoints: PathBuf) -> Self {
         Self {
             replica,
             standing: None,
@@ -55,6 +59,8 @@ impl ReplicaDriver {
             missing: 0,
             waits_for: None,
             clock: ClockNews::Well,
+            checkpoints,
+            full: false,
         }
     }
 
@@ -71,6 +77,7 @@ impl ReplicaDriver {
         self.beyond_reach = progress.beyond_reach;
         self.announce_damage(&progress);
         self.announce_clock(progress.clock);
+        self.announce_room(progress.full);
         let standing = (progress.status, progress.view, progress.serving);
         if self.standing == Some(standing) {
             return;
@@ -123,6 +130,26 @@ impl ReplicaDriver {
         self.waits_for = progress.waits_for;
     }
 
+    fn announce_room(&mut self, full: Option<FullDisk>) {
+        if full.is_some() == self.full {
+            return;
+        }
+        self.full = full.is_some();
+        let path = self.checkpoints.display();
+        match full {
+            Some(FullDisk { needed, room }) => tracing::error!(
+                "the disk is full: a checkpoint in {path} needs about {:.1} MiB and there is room for {:.1} MiB, \
+                 {:.1} MiB are lacking. Free some, or make the disk (or quota) larger: this replica tries again \
+                 every second. Until then it leaves being the primary to others, or takes only requests that \
+                 read",
+                mebibytes(needed),
+                mebibytes(room),
+                mebibytes(needed.saturating_sub(room)),
+            ),
+            None => tracing::info!("there is room in {path} again: the checkpoint is written"),
+        }
+    }
+
     fn announce_clock(&mut self, agreement: Agreement) {
         let (news, ahead) = match agreement {
             // Says nothing new.
@@ -152,6 +179,11 @@ impl ReplicaDriver {
             ClockNews::Well => tracing::info!("the clock of this machine agrees with the others'"),
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 impl Driver for ReplicaDriver {

@@ -10,9 +10,11 @@
 //!
 //! All calls block: they are for the builder's thread, and for the start.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -78,6 +80,7 @@ impl Storage for DirectoryStorage {
             offset: 0,
             unfinished,
             finished,
+            is_finished: false,
         }))
     }
 
@@ -112,6 +115,17 @@ impl Storage for DirectoryStorage {
         Ok(files)
     }
 
+    fn room(&self) -> io::Result<u64> {
+        let path = CString::new(self.path.as_os_str().as_bytes())?;
+        // SAFETY: the structure is plain numbers, for which zeros are values.
+        let mut room: libc::statvfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the path ends in a zero byte, and the kernel writes the structure it is given.
+        if unsafe { libc::statvfs(path.as_ptr(), &raw mut room) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(room.f_bavail.saturating_mul(room.f_frsize))
+    }
+
     fn remove(&mut self, name: FileName) -> io::Result<()> {
         // A file that comes back after a crash is removed by the next sweep.
         fs::remove_file(self.path_of(name))
@@ -125,6 +139,7 @@ struct DirectoryWriter {
     offset: u64,
     unfinished: PathBuf,
     finished: PathBuf,
+    is_finished: bool,
 }
 
 impl FileWriter for DirectoryWriter {
@@ -151,9 +166,20 @@ impl FileWriter for DirectoryWriter {
         result
     }
 
-    fn finish(self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.file.sync_all()?;
-        fs::rename(&self.unfinished, &self.finished)
+        fs::rename(&self.unfinished, &self.finished)?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for DirectoryWriter {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // One that stays is removed when the directory is opened, or written over.
+            drop(fs::remove_file(&self.unfinished));
+        }
     }
 }
 
@@ -208,6 +234,11 @@ mod tests {
         let mut writer = storage.create(other).unwrap();
         writer.write(&page).unwrap();
         drop(writer);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        let mut writer = storage.create(other).unwrap();
+        writer.write(&page).unwrap();
+        // As if the process had been killed.
+        std::mem::forget(writer);
         fs::write(path.join("notes.tmp"), "not ours").unwrap();
         let mut storage = DirectoryStorage::open(&path).unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
@@ -232,11 +263,11 @@ mod tests {
         let mut disk = DirectoryStorage::open(directory.path()).unwrap();
         let mut memory = MemoryStorage::default();
         let mut ledger = Ledger::default();
-        let snapshot = ledger.snapshot(1);
-        let reference = write_checkpoint(&mut memory, 1, snapshot, b"s").unwrap();
-        let snapshot = ledger.snapshot(1);
+        let mut snapshot = ledger.snapshot(1);
+        let reference = write_checkpoint(&mut memory, 1, &mut *snapshot, b"s").unwrap();
+        let mut snapshot = ledger.snapshot(1);
         assert_eq!(
-            write_checkpoint(&mut disk, 1, snapshot, b"s").unwrap(),
+            write_checkpoint(&mut disk, 1, &mut *snapshot, b"s").unwrap(),
             reference
         );
         assert_eq!(disk.list().unwrap(), memory.list().unwrap());

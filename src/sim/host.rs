@@ -239,6 +239,11 @@ impl Host {
         self.storage.crash();
     }
 
+    /// The disk takes so many bytes more.
+    pub(crate) fn set_room(&mut self, bytes: Option<u64>) {
+        self.storage.set_room(bytes);
+    }
+
     /// Hands an input to the replica.
     pub(crate) fn input(&mut self, input: Input, now: Instant) -> Reaction {
         let time = self.clock.at(now);

@@ -26,8 +26,12 @@ pub trait Snapshot: Send {
     fn size(&self) -> u64;
 
     /// Writes the files that are not there yet; gives all files that make up the state. Their names
-    /// need not be durable yet.
+    /// need not be durable yet. After an error, and after [`Snapshot::discard`], it may be called again,
+    /// and writes all of them anew.
     fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError>;
+
+    /// The files that it has written are about to be removed: nobody may go on referring to them.
+    fn discard(&mut self);
 }
 
 /// Identifies a checkpoint, and with it every byte of its files.
@@ -137,11 +141,11 @@ impl Manifest {
 }
 
 /// Writes a checkpoint: the machine's files, the replica's sessions, the manifest. Blocking. Once
-/// it returns, all of it is durable and nothing refers to it yet.
+/// it returns, all of it is durable and nothing refers to it yet. After an error it may be tried again.
 pub fn write_checkpoint(
     storage: &mut dyn Storage,
     op: u64,
-    mut snapshot: Box<dyn Snapshot>,
+    snapshot: &mut dyn Snapshot,
     sessions: &[u8],
 ) -> Result<ManifestRef, StoreError> {
     let sync = |storage: &mut dyn Storage| {

@@ -1,11 +1,12 @@
 //! What can go wrong between the store and its files.
 //!
-//! Two kinds, treated differently: the environment fails (an I/O error: stop, fix it, start again),
-//! or the disk lies (damage: fetch the file from another replica). Both name the file.
+//! Three kinds, treated differently: the disk is full (wait for room), the environment fails otherwise
+//! (an I/O error: stop, fix it, start again), or the disk lies (damage: fetch the file from another
+//! replica). All name the file.
 
 use std::io;
 
-use super::storage::FileName;
+use super::storage::{FileName, is_full};
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,14 @@ impl StoreError {
             action,
             file,
             source,
+        }
+    }
+
+    /// The disk has no room: nothing is wrong with it.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_full(source),
+            Self::Damaged { .. } | Self::List(_) => false,
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! It keeps what a disk must keep, and nothing else: [`MemoryStorage::crash`] forgets files that were
 //! not finished, and names and removals that were not synced. Faults that a disk commits by itself are injected by
-//! [`MemoryStorage::damage`], and a full disk by [`MemoryStorage::fail_writes_after`]. The fault of a
+//! [`MemoryStorage::damage`], a disk that fails by [`MemoryStorage::fail_writes_after`], and one that is
+//! full by [`MemoryStorage::set_room`]. The fault of a
 //! torn file cannot occur: a file gets its name after its bytes are durable.
 
 use std::collections::BTreeMap;
@@ -24,6 +25,9 @@ struct State {
     epoch: u64,
     /// Writes that still succeed; `None` for all.
     writes_left: Option<u64>,
+    /// Bytes that still fit; `None` for any number.
+    room: Option<u64>,
+    room_is_a_quota: bool,
     bytes_written: u64,
 }
 
@@ -44,9 +48,14 @@ impl MemoryStorage {
     pub fn crash(&mut self) {
         let mut state = self.state();
         state.epoch += 1;
+        let (mut gone, mut back) = (0, 0);
+        let size = |map: &Option<Map>| map.as_ref().map_or(0, |map| map.len() as u64);
         for file in state.files.values_mut() {
+            gone += size(&file.visible);
             file.visible.clone_from(&file.durable);
+            back += size(&file.visible);
         }
+        state.room = state.room.map(|room| (room + gone).saturating_sub(back));
     }
 
     /// Flips a bit of a finished file.
@@ -62,9 +71,23 @@ impl MemoryStorage {
         };
     }
 
-    /// After this many more writes (creations, writes, finishes, syncs) each fails: the disk is full.
+    /// After this many more writes (creations, writes, finishes, syncs) each fails with an I/O error.
     pub fn fail_writes_after(&mut self, writes: Option<u64>) {
         self.state().writes_left = writes;
+    }
+
+    /// From now on so many bytes fit on the disk, and those of files that are removed.
+    pub fn set_room(&mut self, bytes: Option<u64>) {
+        let mut state = self.state();
+        state.room = bytes;
+        state.room_is_a_quota = false;
+    }
+
+    /// The same, but nobody knows before it is used up.
+    pub fn set_quota(&mut self, bytes: u64) {
+        let mut state = self.state();
+        state.room = Some(bytes);
+        state.room_is_a_quota = true;
     }
 
     /// Bytes given to writers so far.
@@ -83,11 +106,29 @@ impl State {
     fn count_write(&mut self) -> io::Result<()> {
         match &mut self.writes_left {
             None => Ok(()),
-            Some(0) => Err(io::ErrorKind::StorageFull.into()),
+            Some(0) => Err(io::Error::other("an I/O error, made on purpose")),
             Some(left) => {
                 *left -= 1;
                 Ok(())
             }
+        }
+    }
+
+    fn take_room(&mut self, bytes: usize) -> io::Result<()> {
+        if let Some(room) = &mut self.room {
+            let full = if self.room_is_a_quota {
+                io::ErrorKind::QuotaExceeded
+            } else {
+                io::ErrorKind::StorageFull
+            };
+            *room = room.checked_sub(bytes as u64).ok_or(full)?;
+        }
+        Ok(())
+    }
+
+    fn give_room(&mut self, bytes: usize) {
+        if let Some(room) = &mut self.room {
+            *room += bytes as u64;
         }
     }
 
@@ -142,15 +183,21 @@ impl Storage for MemoryStorage {
             .collect())
     }
 
+    fn room(&self) -> io::Result<u64> {
+        let state = self.state();
+        let known = state.room.filter(|_| !state.room_is_a_quota);
+        Ok(known.unwrap_or(u64::MAX))
+    }
+
     fn remove(&mut self, name: FileName) -> io::Result<()> {
         let mut state = self.state();
         let removed = state
             .files
             .get_mut(&name)
             .and_then(|file| file.visible.take());
-        removed
-            .map(drop)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        let map = removed.ok_or(io::ErrorKind::NotFound)?;
+        state.give_room(map.len());
+        Ok(())
     }
 }
 
@@ -176,14 +223,15 @@ impl FileWriter for MemoryWriter {
             .lock()
             .expect("no user panics while holding the lock");
         state.count_write()?;
+        state.take_room(bytes.len())?;
         state.bytes_written += bytes.len() as u64;
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        let mut state = self
-            .state
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        let shared = Arc::clone(&self.state);
+        let mut state = shared
             .lock()
             .expect("no user panics while holding the lock");
         state.count_write()?;
@@ -193,7 +241,26 @@ impl FileWriter for MemoryWriter {
             ));
         }
         let map = Map::copy_of(&self.bytes);
-        state.files.entry(self.name).or_default().visible = Some(map);
+        let former = state
+            .files
+            .entry(self.name)
+            .or_default()
+            .visible
+            .replace(map);
+        if let Some(former) = former {
+            state.give_room(former.len());
+        }
+        drop(state);
+        // Its bytes belong to the name now.
+        self.bytes.clear();
         Ok(())
+    }
+}
+
+impl Drop for MemoryWriter {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.state.lock() {
+            state.give_room(self.bytes.len());
+        }
     }
 }

@@ -31,5 +31,5 @@ pub use memory::MemoryStorage;
 pub use pages::{Pages, prefetch};
 pub use reserve::Reserve;
 pub use sealed::{BLOCK_SIZE, FileEntry, SealedFile, SealedWriter, Section};
-pub use storage::{FileKind, FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage};
+pub use storage::{FileKind, FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage, is_full};
 pub use table::{CHUNK_ROWS_LOG2, Plain, Shared, Table};

@@ -114,18 +114,29 @@ pub trait Storage: Send {
     /// Finished files, ascending, with their sizes.
     fn list(&self) -> io::Result<Vec<(FileName, u64)>>;
 
+    /// Bytes that can still be written, as far as the system knows: a quota may be narrower.
+    fn room(&self) -> io::Result<u64>;
+
     /// Removes a file; a crash before the next sync may bring it back. One that is not there is an
     /// error of kind `NotFound`.
     fn remove(&mut self, name: FileName) -> io::Result<()>;
 }
 
-/// A file being written.
+/// A file being written; what there is of it goes when it is dropped unfinished.
 pub trait FileWriter {
     /// Appends. Length and address are multiples of [`STORAGE_SECTOR_SIZE`].
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes the file durable, then gives it its name. Without it, the file never was.
     fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// Whether a write failed because there is no room for it: on the disk, or in somebody's quota.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// The bytes of a file, read-only, page-aligned, shared by counting.

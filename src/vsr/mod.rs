@@ -10,6 +10,7 @@
 //! | `merge` | the log that a view begins with | §4.2 |
 //! | `holes` | entries that the disk has damaged | |
 //! | `voting` | who has forgotten promises, and may not make new ones | |
+//! | `full` | what goes on while the disk is full | |
 //! | `log` `quorum` `timeout` | what the above reckon with | |
 //!
 //! Differences from the paper, each for a reason:
@@ -43,6 +44,7 @@
 //! ```
 
 pub mod clock;
+mod full;
 mod holes;
 mod log;
 mod merge;
@@ -86,6 +88,8 @@ pub struct Config {
     /// Which operations create sessions, and which one does the work of time.
     pub operation_register: u8,
     pub operation_pulse: u8,
+    /// Whether an operation may change the machine's state.
+    pub is_write: fn(u8) -> bool,
     /// Timestamps that a pulse uses.
     pub pulse_events: u32,
 }
@@ -176,6 +180,8 @@ pub struct Vsr {
     pulse_inflight: bool,
     /// Bytes that the journal can take now; the wiring keeps it current.
     journal_free: u64,
+    /// A checkpoint waits for room.
+    disk_full: bool,
 
     /// Durable points of the others in this view, as they said (primary).
     acknowledged: [Op; REPLICAS_MAX],
@@ -304,6 +310,7 @@ impl Vsr {
             pulse_due,
             pulse_inflight: false,
             journal_free: 0,
+            disk_full: false,
             acknowledged: [0; REPLICAS_MAX],
             view_head: 0,
             target: None,

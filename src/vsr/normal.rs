@@ -20,7 +20,7 @@ use super::{Entry, Status, Vsr, quorum};
 use crate::limits::{
     CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, REPLAY_WINDOW, SECTOR_SIZE,
 };
-use crate::message::{Claim, Command, Header, Message, MessageMut, Op};
+use crate::message::{Command, Header, Message, MessageMut, Op};
 use crate::protocol::{Effect, Effects, ReadFor, Time};
 
 /// Requests waiting for a place in the pipeline. A connection has one client and a client one
@@ -78,11 +78,7 @@ impl Vsr {
         });
         // One request of a client at a time: this bounds the queue by the number of clients, and
         // each connection has one client.
-        // What other replicas pass on has a buffer already, whatever the bus thinks of it: a queue of
-        // such requests would take the last ones, and nothing in it could be prepared any more.
-        let has_room = self.requests.len() < REQUESTS_MAX
-            && self.pool.has_room(request.body().len(), Claim::PassedOn);
-        if has_room && !self.inflight.contains_key(&header.client) {
+        if self.requests.len() < REQUESTS_MAX && !self.inflight.contains_key(&header.client) {
             self.inflight.insert(header.client, QUEUED);
             self.requests.push_back(request);
             self.prepare_requests(now, effects);
@@ -156,7 +152,7 @@ impl Vsr {
         while self.log.head() - self.executed < PIPELINE_MAX as u64
             && self.journal_has_room(MESSAGE_SIZE_MAX)
         {
-            if self.pulse_is_due(time) {
+            if self.pulse_is_due(time) && !self.refuses(self.config.operation_pulse) {
                 let Some(pulse) = self.pool.acquire(0) else {
                     return;
                 };
@@ -167,6 +163,10 @@ impl Vsr {
             let Some(request) = self.requests.pop_front() else {
                 return;
             };
+            if self.refuses(request.header().operation) {
+                self.inflight.remove(&request.header().client);
+                continue;
+            }
             self.prepare(request, time, effects);
         }
     }
@@ -414,7 +414,7 @@ impl Vsr {
         if !self.may_speak_for_view() {
             return;
         }
-        self.tick_deaf(now, effects);
+        self.tick_unfit(now, effects);
         let idle_news = self.commit > self.heartbeat_commit && self.commit == self.log.head();
         // Operations wait for the first samples of the others' clocks: none may be lost for long.
         if self.heartbeat.due(now.monotonic) || idle_news || !self.clock.is_ready(now) {

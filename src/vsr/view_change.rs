@@ -74,11 +74,12 @@ impl Vsr {
         }
     }
 
-    /// A primary that hears nobody wants to be replaced, as long as that lasts.
-    pub(super) fn tick_deaf(&mut self, now: Time, effects: &mut Effects) {
+    /// A primary that hears nobody, or whose disk is full, wants to be replaced, as long as that lasts.
+    pub(super) fn tick_unfit(&mut self, now: Time, effects: &mut Effects) {
         let heard = |r: &u8| now.monotonic < self.heard[usize::from(*r)] + PRIMARY_DEAF_NS;
         let hears = 1 + self.others().filter(heard).count();
-        if hears >= quorum::replication(self.config.replica_count) {
+        let hears_enough = hears >= quorum::replication(self.config.replica_count);
+        if hears_enough && !self.is_primary_for_want_of_another() {
             self.exiting = false;
         } else if !self.exiting {
             self.vote_exit(now, effects);
@@ -99,7 +100,9 @@ impl Vsr {
 
     fn send_exit(&mut self, now: Time, effects: &mut Effects) {
         self.exit_resend = Deadline::after(now.monotonic, EXIT_RESEND_NS);
-        self.broadcast(self.header(Command::ExitView), &[], effects);
+        let mut header = self.header(Command::ExitView);
+        self.explain_exit(&mut header);
+        self.broadcast(header, &[], effects);
     }
 
     pub(super) fn on_exit_view(&mut self, header: &Header, now: Time, effects: &mut Effects) {
@@ -118,8 +121,12 @@ impl Vsr {
             return;
         }
         self.exit_votes[usize::from(header.replica)] = Some(now.monotonic);
-        // A primary that wants to leave its own view has restarted: no use in waiting for it.
-        if header.replica == self.primary() && self.status != Status::ViewChange && !self.exiting {
+        // A primary that wants to leave its own view has restarted, or cannot go on: no use in waiting.
+        if header.replica == self.primary()
+            && self.status != Status::ViewChange
+            && !self.exiting
+            && self.agrees_with_exit(header)
+        {
             return self.vote_exit(now, effects);
         }
         self.count_exit(now, effects);

@@ -212,6 +212,7 @@ impl Cluster {
             checkpoint_bytes: u64::MAX,
             operation_register: REGISTER,
             operation_pulse: PULSE,
+            is_write: |_| true,
             pulse_events: 0,
         };
         let node = &mut self.nodes[index];

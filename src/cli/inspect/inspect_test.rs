@@ -152,7 +152,7 @@ impl Directory {
         let mut storage = DirectoryStorage::open(self.data.checkpoints()).unwrap();
         let op = self.op;
         let manifest =
-            write_checkpoint(&mut storage, op, ledger.snapshot(op), &client_table()).unwrap();
+            write_checkpoint(&mut storage, op, &mut *ledger.snapshot(op), &client_table()).unwrap();
         let checksum = self.parent;
         self.superblock(|state| {
             state.checkpoint_op = op;

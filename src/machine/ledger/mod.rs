@@ -263,6 +263,11 @@ impl Ledger {
 }
 
 impl Machine for Ledger {
+    fn is_write(operation: u8) -> bool {
+        Operation::from_code(operation)
+            .is_some_and(|operation| operation.is_create() || !operation.is_for_clients())
+    }
+
     fn reply_size_max(operation: u8, body: &[u8]) -> usize {
         let Some(operation) = Operation::from_code(operation) else {
             return 0;

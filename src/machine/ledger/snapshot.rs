@@ -202,22 +202,25 @@ impl Snapshot for LedgerSnapshot {
 
     fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {
         let chunk_rows = 1u32 << self.counts.chunk_rows_log2;
+        // Kept apart until all is written: after an error, everything is written again.
+        let (mut transfer_files, mut failed_files) =
+            (self.transfer_files.clone(), self.failed_files.clone());
         let mut written = Written {
             op: self.op,
             transfers: Vec::new(),
             failed: Vec::new(),
         };
 
-        let first = chunk_number(self.transfer_files.len());
+        let first = chunk_number(transfer_files.len());
         for chunk in first..self.counts.transfers / chunk_rows {
             let rows = self.transfers.chunk(chunk);
             let name = FileName::new(FileKind::Transfers, chunk.into());
             let ids: Vec<u128> = rows.iter().map(|transfer| transfer.id).collect();
             let file = write_chunk(storage, name, chunk, rows.as_bytes(), ids.as_bytes())?;
-            self.transfer_files.push(file.entry);
+            transfer_files.push(file.entry);
             written.transfers.push(file);
         }
-        let first = chunk_number(self.failed_files.len());
+        let first = chunk_number(failed_files.len());
         for chunk in first..self.counts.failed / chunk_rows {
             let name = FileName::new(FileKind::FailedIds, chunk.into());
             let file = write_chunk(
@@ -227,7 +230,7 @@ impl Snapshot for LedgerSnapshot {
                 self.failed.chunk(chunk).as_bytes(),
                 &[],
             )?;
-            self.failed_files.push(file.entry);
+            failed_files.push(file.entry);
             written.failed.push(file);
         }
 
@@ -256,14 +259,22 @@ impl Snapshot for LedgerSnapshot {
         file.write(self.expiries.as_bytes())?;
         let ledger = file.finish()?;
 
-        let mut files = self.transfer_files.clone();
-        files.extend_from_slice(&self.failed_files);
+        let mut files = transfer_files;
+        files.extend_from_slice(&failed_files);
         files.push(ledger);
         self.written
             .lock()
             .expect("a push and a drain do not panic")
             .push(written);
         Ok(files)
+    }
+
+    /// A file that is mapped keeps its room on the disk.
+    fn discard(&mut self) {
+        self.written
+            .lock()
+            .expect("a push and a drain do not panic")
+            .retain(|written| written.op != self.op);
     }
 }
 

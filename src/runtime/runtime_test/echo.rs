@@ -11,7 +11,7 @@ use stampede_journal::WriteOp;
 use super::super::*;
 use crate::limits::{BODY_SIZE_MAX, HEADER_SIZE, HEADROOM_SIZE, SECTOR_SIZE, SEND_QUEUE_MAX};
 use crate::message::{Command, Header, Message, Pool};
-use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Task};
+use crate::replica::executor::{CheckpointDone, CheckpointTask, ClientTable, Done, Task};
 use crate::replica::io::{ConnectionId, Sector};
 use crate::store::{FileEntry, ManifestRef, Snapshot, Storage, StoreError};
 use crate::vsr::sessions::{Limits, Sessions};
@@ -156,10 +156,10 @@ impl Driver for Echo {
                         outputs.push(Output::Checkpoint(CheckpointTask {
                             op: 77,
                             snapshot: Box::new(Nothing),
-                            sessions: Sessions::new(Limits {
+                            sessions: ClientTable::Captured(Sessions::new(Limits {
                                 sessions: 1,
                                 reply_bytes: 0,
-                            }),
+                            })),
                             former: None,
                             pace: Default::default(),
                         }));
@@ -294,6 +294,8 @@ impl Snapshot for Nothing {
     fn write(&mut self, _: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {
         Ok(Vec::new())
     }
+
+    fn discard(&mut self) {}
 }
 
 pub(super) struct Builder;

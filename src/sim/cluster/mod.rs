@@ -425,6 +425,12 @@ impl Simulation {
         self.hosts[usize::from(replica)].clock.jump(jump);
     }
 
+    /// The disk of a machine has room for so many bytes more; `None` for any number. Only checkpoints
+    /// need any.
+    pub fn set_room(&mut self, replica: ReplicaIndex, bytes: Option<u64>) {
+        self.hosts[usize::from(replica)].set_room(bytes);
+    }
+
     /// Both clocks of a machine run so much faster, or slower.
     pub fn set_drift(&mut self, replica: ReplicaIndex, ppm: i64) {
         let now = self.now();

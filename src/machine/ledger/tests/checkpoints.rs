@@ -12,8 +12,8 @@ use crate::store::{
 
 impl Bench {
     fn checkpoint(&mut self, storage: &mut MemoryStorage) -> Result<ManifestRef, StoreError> {
-        let snapshot = self.ledger.snapshot(self.op);
-        write_checkpoint(storage, self.op, snapshot, b"")
+        let mut snapshot = self.ledger.snapshot(self.op);
+        write_checkpoint(storage, self.op, &mut *snapshot, b"")
     }
 
     fn fill(&mut self, from: u128, to: u128) {
@@ -120,11 +120,11 @@ fn the_executor_goes_on_while_a_snapshot_is_written() {
     bench.fill(1, 2000);
     let expected = bench.ledger.digest();
     let op = bench.op;
-    let snapshot = bench.ledger.snapshot(op);
+    let mut snapshot = bench.ledger.snapshot(op);
     let mut storage = MemoryStorage::default();
     let mut builder = storage.handle();
     let reference = std::thread::scope(|scope| {
-        let writer = scope.spawn(move || write_checkpoint(&mut builder, op, snapshot, b""));
+        let writer = scope.spawn(move || write_checkpoint(&mut builder, op, &mut *snapshot, b""));
         for round in 0..40u128 {
             bench.fill(2000 + round * 100, 2100 + round * 100);
             bench.wait_seconds(2);
@@ -144,7 +144,40 @@ fn the_executor_goes_on_while_a_snapshot_is_written() {
 }
 
 #[test]
-fn a_full_disk_or_a_crash_at_any_write_leaves_the_former_checkpoint() {
+fn the_same_snapshot_is_written_again_after_the_disk_was_full() {
+    let mut bench = Bench::with_accounts(2);
+    let mut storage = MemoryStorage::default();
+    bench.fill(1, 200);
+    let former = bench.checkpoint(&mut storage).unwrap();
+    bench.ledger.published(bench.op);
+    bench.fill(200, 1500);
+    let (op, digest) = (bench.op, bench.ledger.digest());
+    let mut snapshot = bench.ledger.snapshot(op);
+    let mut full = 0;
+    let reference = loop {
+        storage.set_room(Some(full * 16_384));
+        let room = storage.room().unwrap();
+        match write_checkpoint(&mut storage, op, &mut *snapshot, b"") {
+            Ok(reference) => break reference,
+            Err(error) => assert!(error.is_full(), "{error}"),
+        }
+        snapshot.discard();
+        sweep(&mut storage, &[former]).unwrap();
+        assert_eq!(storage.room().unwrap(), room, "all of it is given back");
+        full += 1;
+    };
+    assert!(full > 10, "{full}");
+    let mut elsewhere = MemoryStorage::default();
+    let mut whole = bench.ledger.snapshot(op);
+    let expected = write_checkpoint(&mut elsewhere, op, &mut *whole, b"").unwrap();
+    assert_eq!(reference, expected);
+    bench.ledger.published(op);
+    assert_eq!(bench.ledger.digest(), digest);
+    assert_eq!(restore(&storage, &reference).unwrap().digest(), digest);
+}
+
+#[test]
+fn a_failing_disk_or_a_crash_at_any_write_leaves_the_former_checkpoint() {
     let mut bench = Bench::with_accounts(2);
     let mut storage = MemoryStorage::default();
     bench.fill(1, 200);

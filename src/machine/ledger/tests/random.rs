@@ -298,15 +298,16 @@ impl World {
 
     fn checkpoint(&mut self, publish: bool, restore: bool) {
         let op = self.bench.op;
-        let snapshot = self.bench.ledger.snapshot(op);
-        let reference = write_checkpoint(&mut self.storage, op, snapshot, b"sessions").unwrap();
+        let mut snapshot = self.bench.ledger.snapshot(op);
+        let reference =
+            write_checkpoint(&mut self.storage, op, &mut *snapshot, b"sessions").unwrap();
         let manifest = Manifest::open(&self.storage, &reference).unwrap();
         manifest.verify(&self.storage).unwrap();
         // A replica that writes all files at once writes the same.
         let mut elsewhere = MemoryStorage::default();
-        let snapshot = self.plain.snapshot(op);
+        let mut snapshot = self.plain.snapshot(op);
         assert_eq!(
-            write_checkpoint(&mut elsewhere, op, snapshot, b"sessions").unwrap(),
+            write_checkpoint(&mut elsewhere, op, &mut *snapshot, b"sessions").unwrap(),
             reference
         );
         if publish {
