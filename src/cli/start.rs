@@ -122,9 +122,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         executor: opened.executor,
         builder: storage,
     };
-    let report = runtime::run(&config, parts, &stop).map_err(|error| match error {
-        runtime::Error::Fatal(fatal) => Failure::fenced(fatal),
-        error => Failure::new(error),
+    let report = runtime::run(&config, parts, &stop).map_err(|error| {
+        if matches!(error, runtime::Error::Fatal(_)) {
+            Failure::fenced(error)
+        } else {
+            Failure::new(error)
+        }
     })?;
     tracing::info!(
         received = report.received,
