@@ -28,10 +28,6 @@ pub const BUFFER_SIZE_MEDIUM: usize = 132 * 1024;
 /// Control messages, and batches of up to about sixty events.
 pub const BUFFER_SIZE_SMALL: usize = 8 * 1024;
 
-/// Buffers that client traffic may not take: what consensus needs to make progress (a repair
-/// in flight, a view change, replies) when every client sends at once.
-pub const BUFFERS_RESERVED: usize = 24;
-
 /// Replicas that vote.
 pub const REPLICAS_MAX: usize = 6;
 

@@ -66,7 +66,12 @@ const RULES: &[Rule] = &[
             "limits", "message", "gateway", "protocol", "vsr", "store", "machine", "replica",
             "runtime", "sim",
         ],
-        &["stampede_client", "stampede_journal", "stampede_bench"],
+        &[
+            "stampede_client",
+            "stampede_journal",
+            "stampede_bench",
+            "stampede_drill",
+        ],
     ),
     // The binary: a client of the library, and the home of `cli` if that is not in the library.
     rule(
@@ -83,6 +88,7 @@ const MANIFESTS: &[(&str, &[&str])] = &[
     ("journal/Cargo.toml", &[]),
     ("clients/rust/Cargo.toml", &[]),
     ("bench/Cargo.toml", &["stampede-client"]),
+    ("drill/Cargo.toml", &["stampede-bench", "stampede-client"]),
 ];
 
 /// Names of the outside world, and the only places that may say them: elsewhere, sockets, processes
@@ -99,6 +105,7 @@ const CRATES: &[&str] = &[
     "stampede",
     "stampede_bench",
     "stampede_client",
+    "stampede_drill",
     "stampede_journal",
 ];
 

@@ -10,6 +10,7 @@
 
 mod addresses;
 mod bench;
+mod drill;
 mod format;
 mod inspect;
 mod recover;
@@ -46,6 +47,8 @@ enum Command {
     Bench(Box<stampede_bench::BenchArgs>),
     /// Run clusters in a simulated world where everything fails, and check what must hold
     Sim(sim::Arguments),
+    /// Do something to a cluster under load, and look up every acknowledged transfer afterwards
+    Drill(stampede_drill::DrillArgs),
     /// Say which release this is and, with --verbose, what this machine offers it
     Version(version::Arguments),
 }
@@ -100,6 +103,10 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Bench(arguments) => return bench::run(arguments),
         Command::Sim(arguments) => sim::run(arguments),
+        Command::Drill(arguments) => match drill::run(arguments) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Version(arguments) => version::run(arguments),
     };
     match result {
@@ -155,6 +162,7 @@ mod tests {
                 | Command::Inspect(_)
                 | Command::Bench(_)
                 | Command::Sim(_)
+                | Command::Drill(_)
                 | Command::Version(_) => Ok(()),
             });
             let code = match error {

@@ -24,7 +24,7 @@ mod pool;
 pub use checksum::checksum;
 pub use command::Command;
 pub use header::{Header, MAGIC, Refusal, VERSION, is_ours};
-pub use pool::{Arena, Message, MessageMut, Pool, PoolConfig, SIZES};
+pub use pool::{Arena, Claim, Message, MessageMut, Pool, PoolConfig, SIZES};
 
 /// The position of an operation in the log; 0 is "before the first".
 pub type Op = u64;

@@ -21,9 +21,9 @@ use zerocopy::FromBytes;
 
 use super::Header;
 use crate::limits::{
-    BODY_SIZE_MAX, BUFFER_SIZE_LARGE, BUFFER_SIZE_MEDIUM, BUFFER_SIZE_SMALL, BUFFERS_RESERVED,
-    EXECUTE_MAX, HEADER_SIZE, HEADROOM_SIZE, PIPELINE_MAX, REPAIR_WINDOW, REPLAY_WINDOW,
-    SECTOR_SIZE,
+    BODY_SIZE_MAX, BUFFER_SIZE_LARGE, BUFFER_SIZE_MEDIUM, BUFFER_SIZE_SMALL, EXECUTE_MAX,
+    HEADER_SIZE, HEADROOM_SIZE, PIPELINE_MAX, REPAIR_WINDOW, REPLAY_WINDOW, SECTOR_SIZE,
+    SEND_QUEUE_MAX,
 };
 
 /// Sizes of buffers: small, medium, large.
@@ -43,29 +43,57 @@ impl PoolConfig {
     /// What a replica needs, 163 MiB, however many sessions it has: a session holds no buffer, and a
     /// request for which there is none waits in its socket.
     ///
-    /// What may be under way in buffers of one size, all at once:
+    /// What may be under way in buffers of one size, all at once; the first half is the clients':
     ///
     /// | | small | medium | large |
     /// | --- | --- | --- | --- |
     /// | prepares in the pipeline | 64 | 64 | 64 |
+    /// | requests that wait for a place in it, the more the cheaper | 576 | 32 | - |
     /// | replies being made | 16 | 16 | 16 |
     /// | the log read back: to execute it, and for a peer's repair | 8 + 16 | 8 + 16 | 8 + 16 |
-    /// | reserved for what others need to go on | 24 | 24 | 24 |
-    /// | requests that wait for a place in the pipeline, the more the cheaper | 640 | 64 | - |
     /// | two peers that do not read what they are sent | 512 | - | - |
-    ///
-    /// More of one kind only leaves less for the requests that wait.
+    /// | whatever else consensus needs to go on | 88 | 56 | 24 |
     pub const REPLICA: Self = {
-        let under_way =
-            PIPELINE_MAX + EXECUTE_MAX + REPLAY_WINDOW + REPAIR_WINDOW + BUFFERS_RESERVED;
-        assert!(under_way == 128);
+        let replies_and_log = EXECUTE_MAX + REPLAY_WINDOW + REPAIR_WINDOW;
+        assert!(PIPELINE_MAX == 64 && replies_and_log == 40 && SEND_QUEUE_MAX == 256);
         Self {
-            small: 128 + 640 + 512,
-            medium: 128 + 64,
-            large: 128,
+            small: 2 * (64 + 576),
+            medium: 2 * (64 + 32),
+            large: 2 * 64,
             huge_pages: true,
         }
     };
+}
+
+/// What a buffer is wanted for, when it is something that can do without. Buffers of a size must not
+/// run out: replies, promises and acknowledgements need them, and those alone give others back.
+///
+/// ```text
+///   free buffers of a size   all ────── 1/2 ────── 1/4 ────── 1/8 ────── none
+///   Client                    taken     │ stays in its socket
+///   PassedOn                  taken                │ dropped: its client asks again
+///   Behind                    taken                           │ dropped, or disconnected
+///   everything else           taken
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// A client's message, as it arrives.
+    Client,
+    /// A client's request that has a buffer already, past the bus: another replica passed it on.
+    PassedOn,
+    /// Something for a replica or a client that does not keep up.
+    Behind,
+}
+
+impl Claim {
+    /// Of so many buffers, one must be free.
+    const fn share(self) -> usize {
+        match self {
+            Self::Client => 2,
+            Self::PassedOn => 4,
+            Self::Behind => 8,
+        }
+    }
 }
 
 /// One mapped stretch of equal slots; the runtime registers it with its ring.
@@ -179,10 +207,14 @@ impl Pool {
         usize::from(need > BUFFER_SIZE_SMALL) + usize::from(need > BUFFER_SIZE_MEDIUM)
     }
 
-    /// Whether buffers of some size have run out, but for so many.
-    pub fn is_short(&self, reserve: usize) -> bool {
-        let mut arenas = self.inner.arenas.iter();
-        arenas.any(|arena| arena.free_count.load(Ordering::Relaxed) as usize <= reserve)
+    /// Whether there are buffers for this, of the size that a body of `body_size` bytes needs.
+    pub fn has_room(&self, body_size: usize, claim: Claim) -> bool {
+        self.arena_for(body_size).has_room(claim)
+    }
+
+    /// Whether there are buffers of all sizes for this.
+    pub fn has_room_everywhere(&self, claim: Claim) -> bool {
+        self.inner.arenas.iter().all(|arena| arena.has_room(claim))
     }
 
     /// Free buffers of the size that a body of `body_size` bytes needs.
@@ -227,6 +259,10 @@ impl Arena {
     pub fn set_registered(&self, index: Option<u16>) {
         self.registered
             .store(index.map_or(-1, i32::from), Ordering::Release);
+    }
+
+    fn has_room(&self, claim: Claim) -> bool {
+        self.free_count.load(Ordering::Relaxed) as usize > self.slots.len() / claim.share()
     }
 
     fn pop(&self) -> Option<&Slot> {
@@ -565,6 +601,29 @@ mod tests {
         assert!(pool.acquire(10).is_some());
         drop(taken);
         assert!(pool.acquire(BODY_SIZE_MAX).is_some());
+    }
+
+    #[test]
+    fn who_can_do_without_is_refused_before_buffers_run_out() {
+        let config = PoolConfig {
+            small: 16,
+            medium: 0,
+            large: 0,
+            huge_pages: false,
+        };
+        let pool = Pool::new(&config).unwrap();
+        let mut taken = Vec::new();
+        let mut last_with_room = |claim| {
+            while pool.has_room(0, claim) {
+                taken.push(pool.acquire(0).unwrap());
+            }
+            pool.free(0)
+        };
+        assert_eq!(last_with_room(Claim::Client), 8);
+        assert_eq!(last_with_room(Claim::PassedOn), 4);
+        assert_eq!(last_with_room(Claim::Behind), 2);
+        assert!(!pool.has_room_everywhere(Claim::Behind));
+        assert!(pool.acquire(0).is_some());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::limits::{
     CHECKPOINT_JOURNAL_SHARE, HEADER_SIZE, HEADROOM_SIZE, MESSAGE_SIZE_MAX, READS_MAX,
     REPLAY_WINDOW, SECTOR_SIZE,
 };
-use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
+use crate::message::{Claim, Command, Header, Message, MessageMut, Op, Pool};
 use crate::protocol::{Event, ReadFor};
 
 /// Verifies prepares that are read back: the frame's checksum is the prepare's, which covers the
@@ -313,7 +313,7 @@ impl Entries {
         };
         let body_size =
             (extent.len - HEADROOM_SIZE - HEADER_SIZE).min(crate::limits::BODY_SIZE_MAX);
-        if purpose != ReadFor::Execute && pool.free(body_size) < crate::limits::BUFFERS_RESERVED {
+        if purpose != ReadFor::Execute && !pool.has_room(body_size, Claim::Behind) {
             return false;
         }
         let Some(message) = pool.acquire(body_size) else {

@@ -15,10 +15,8 @@ use socket2::SockRef;
 use stampede_journal::WriteOp;
 
 use super::*;
-use crate::limits::{
-    BODY_SIZE_MAX, BUFFERS_RESERVED, HEADER_SIZE, HEADROOM_SIZE, MEMBERS_MAX, SECTOR_SIZE,
-};
-use crate::message::{PoolConfig, checksum};
+use crate::limits::{BODY_SIZE_MAX, HEADER_SIZE, HEADROOM_SIZE, MEMBERS_MAX, SECTOR_SIZE};
+use crate::message::{Claim, PoolConfig, checksum};
 use echo::*;
 use running::*;
 
@@ -181,12 +179,11 @@ fn a_client_that_never_reads_is_disconnected() {
 
 #[test]
 fn clients_wait_in_their_sockets_while_buffers_are_short() {
-    let reserved = u32::try_from(BUFFERS_RESERVED).unwrap();
     let running = Running::start(Setup {
         pool: PoolConfig {
             small: 2000,
             medium: 40,
-            large: reserved + 2,
+            large: 4,
             huge_pages: false,
         },
         ..Setup::default()
@@ -230,7 +227,7 @@ fn clients_that_do_not_read_keep_buffers_from_others_only_for_a_moment() {
         })
         .collect();
     eventually("buffers are short", || {
-        running.pool.free(BODY_SIZE_MAX) <= BUFFERS_RESERVED
+        !running.pool.has_room(BODY_SIZE_MAX, Claim::Client)
     });
     let body = body(BODY_SIZE_MAX, 4);
     running.client().call(ECHO, &body);

@@ -20,7 +20,7 @@ use super::{Entry, Status, Vsr, quorum};
 use crate::limits::{
     CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, REPLAY_WINDOW, SECTOR_SIZE,
 };
-use crate::message::{Command, Header, Message, MessageMut, Op};
+use crate::message::{Claim, Command, Header, Message, MessageMut, Op};
 use crate::protocol::{Effect, Effects, ReadFor, Time};
 
 /// Requests waiting for a place in the pipeline. A connection has one client and a client one
@@ -78,7 +78,11 @@ impl Vsr {
         });
         // One request of a client at a time: this bounds the queue by the number of clients, and
         // each connection has one client.
-        if self.requests.len() < REQUESTS_MAX && !self.inflight.contains_key(&header.client) {
+        // What other replicas pass on has a buffer already, whatever the bus thinks of it: a queue of
+        // such requests would take the last ones, and nothing in it could be prepared any more.
+        let has_room = self.requests.len() < REQUESTS_MAX
+            && self.pool.has_room(request.body().len(), Claim::PassedOn);
+        if has_room && !self.inflight.contains_key(&header.client) {
             self.inflight.insert(header.client, QUEUED);
             self.requests.push_back(request);
             self.prepare_requests(now, effects);

@@ -3,6 +3,7 @@
 //! | file | what is tested |
 //! | --- | --- |
 //! | `commands` | the command line: refusals, locks, ports, signals |
+//! | `drills` | `stampede drill`, the quick ones |
 //! | `kills` | kill -9 under load, and an account of every acknowledged transfer |
 //! | `crowd` | hundreds of sessions at once |
 //! | `official` | the official clients, unmodified |
@@ -18,6 +19,7 @@
 mod cluster;
 mod commands;
 mod crowd;
+mod drills;
 mod kills;
 mod load;
 mod official;

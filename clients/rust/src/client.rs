@@ -1,8 +1,9 @@
 //! A small blocking client: one session, one request at a time, over as many connections as there are replicas.
 //!
-//! A request goes to the primary of the highest view heard of. Without an answer it is repeated, the same bytes, to the
-//! primary and to one other replica, and everybody is pinged, so a client whose view is out of date hears of the right
-//! one. The first repetition comes after 600 ms, later ones after twice the round trip plus a random pause that doubles.
+//! A request goes to the primary of the highest view heard of. While it waits, everybody is pinged, soon at first and
+//! then more and more rarely; a pong that names another primary has the request sent there at once. Without an answer
+//! the request is repeated, the same bytes, to the primary and to one other replica: after 600 ms, or 50 ms after a
+//! connection broke that it had been sent on, and then after twice the round trip plus a random pause that doubles.
 //!
 //! Without a deadline a call waits for as long as it takes. With one it ends in `Error::Timeout`, and what became of
 //! its request is not known; the request stays in flight, and the next call first waits for its answer, since a session
@@ -25,6 +26,13 @@ use std::time::{Duration, Instant};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const RETRY_FIRST: Duration = Duration::from_millis(600);
+/// The first repetition after a connection broke with the request on it: most likely the replica is gone.
+const RETRY_BROKEN: Duration = Duration::from_millis(50);
+/// Pings while a request waits: the first after so long, the pauses between them half as long again each time.
+const PROBE_FIRST: Duration = Duration::from_millis(50);
+/// The first pause, also when a connection broke.
+const PROBE_MIN: Duration = Duration::from_millis(10);
+const PROBE_MAX: Duration = Duration::from_millis(250);
 const ROUND_TRIP_FIRST: Duration = Duration::from_millis(300);
 const ROUND_TRIP_MIN: Duration = Duration::from_millis(10);
 /// Upper end of the random pause before repetition n: this, times 2^n, and never above `JITTER_MAX`.
@@ -104,8 +112,21 @@ pub struct Client {
     round_trip: Duration,
     epoch: Instant,
     random: u64,
+    /// A connection broke that the message in flight had been sent on.
+    broken: bool,
     /// Set once the server has broken the protocol.
     violated: Option<Violation>,
+}
+
+/// What a message in flight is written for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// Nobody has it yet, or a connection came up that did not have it.
+    First,
+    /// No answer came.
+    Repeat,
+    /// Another replica leads; what it may have been sent before, it could not use.
+    Moved,
 }
 
 impl Client {
@@ -135,6 +156,7 @@ impl Client {
             round_trip: ROUND_TRIP_FIRST,
             epoch: Instant::now(),
             random: RandomState::new().build_hasher().finish() | 1,
+            broken: false,
             violated: None,
         };
         client.message_size = client
@@ -281,24 +303,35 @@ impl Client {
         let start = Instant::now();
         let give_up = self.deadline.map(|deadline| start + deadline);
         let mut attempt = 0u32;
-        // The first transmission goes out as soon as there is a connection.
         let mut retry = start + RETRY_FIRST;
-        self.transmit(false);
+        let (mut probe, mut probe_pause) = (start + PROBE_FIRST, PROBE_MIN);
+        self.broken = false;
+        // The first transmission goes out as soon as there is a connection.
+        self.transmit(Why::First);
         loop {
             let now = Instant::now();
             if give_up.is_some_and(|give_up| give_up <= now) {
                 return Err(Error::Timeout(self.deadline.unwrap_or_default()));
             }
+            if std::mem::take(&mut self.broken) {
+                retry = retry.min(now + RETRY_BROKEN);
+                (probe, probe_pause) = (now, PROBE_MIN);
+            }
             if retry <= now {
                 attempt += 1;
-                self.transmit(true);
-                self.ping();
+                self.transmit(Why::Repeat);
                 retry = now + self.pause(attempt);
             }
+            if probe <= now {
+                self.ping();
+                probe = now + probe_pause;
+                probe_pause = (probe_pause * 3 / 2).min(PROBE_MAX);
+            }
             let until = self.connections.iter().filter_map(Connection::wake);
-            let until = until.chain([retry]).chain(give_up).min().unwrap_or(retry);
+            let until = until.chain([retry, probe]).chain(give_up).min();
+            let until = until.unwrap_or(retry);
             if self.wait(until.saturating_duration_since(now))? {
-                self.transmit(false);
+                self.transmit(Why::First);
             }
             if self.receive(start)? {
                 return Ok(());
@@ -306,20 +339,30 @@ impl Client {
         }
     }
 
-    /// Writes the message in flight to the primary; a repetition to one more replica.
-    fn transmit(&mut self, repeat: bool) {
+    /// Writes the message in flight to the primary; a repetition to one more replica, and so a first transmission
+    /// while there is no connection to the primary: the others forward.
+    fn transmit(&mut self, why: Why) {
         let count = self.connections.len();
         let primary = self.session.primary(count);
-        let other = if count > 1 && (repeat || !self.connections[primary].is_connected()) {
-            let random = usize::try_from(self.random() % (count as u64 - 1)).unwrap_or(0);
-            Some((primary + 1 + random) % count)
-        } else {
-            None
+        let help = match why {
+            Why::First => !self.connections[primary].is_connected(),
+            Why::Repeat => true,
+            Why::Moved => false,
         };
+        let other = if help { self.other(primary) } else { None };
         for index in [Some(primary), other].into_iter().flatten() {
-            self.connections[index].transmit(self.message_size, repeat);
+            self.connections[index].transmit(self.message_size, why != Why::First);
             self.write(index);
         }
+    }
+
+    /// Any replica but `primary` that there is a connection to.
+    fn other(&mut self, primary: usize) -> Option<usize> {
+        let count = self.connections.len();
+        let random = usize::try_from(self.random() % count as u64).unwrap_or(0);
+        (0..count)
+            .map(|offset| (random + offset) % count)
+            .find(|index| *index != primary && self.connections[*index].is_connected())
     }
 
     fn ping(&mut self) {
@@ -346,7 +389,9 @@ impl Client {
 
     fn fail(&mut self, index: usize) {
         let jitter = self.random();
-        self.connections[index].fail(Instant::now(), jitter);
+        let connection = &mut self.connections[index];
+        self.broken |= connection.has_message();
+        connection.fail(Instant::now(), jitter);
     }
 
     /// Waits for sockets, then drives attempts and writes; whether a connection came up.
@@ -460,8 +505,7 @@ impl Client {
             }
         }
         if !answered && view != self.session.view() {
-            // Somebody else leads: it has not seen the request.
-            self.transmit(false);
+            self.transmit(Why::Moved);
         }
         Ok(answered)
     }

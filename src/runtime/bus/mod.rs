@@ -11,9 +11,9 @@
 //! with what was asked for and the rest is asked for again.
 //!
 //! Promises
-//! - backpressure: while fewer than `BUFFERS_RESERVED` buffers of a size are free, clients' bodies
-//!   stay in their sockets; only other replicas use the reserve;
-//! - a client that does not read keeps buffers from the others only for a moment;
+//! - backpressure: while buffers of a size are short, clients' bodies stay in their sockets;
+//! - nobody who does not read keeps the last buffers from the others: replicas get no more of them, and
+//!   clients are disconnected (see [`Claim`]);
 //! - every connection that the replica has heard of is reported closed once;
 //! - a slot and its memory are used again only when the kernel is done with them;
 //! - bytes from outside close a connection with a counted reason, never more than that.
@@ -37,8 +37,8 @@ use socket2::SockAddr;
 pub(in crate::runtime) use socket::listen;
 
 use super::ring::{Completion, GENERATION_MASK, Kind, Ring, Token};
-use crate::limits::{BUFFERS_RESERVED, HEADER_SIZE, MEMBERS_MAX};
-use crate::message::{Pool, SIZES};
+use crate::limits::{HEADER_SIZE, MEMBERS_MAX};
+use crate::message::{Claim, Pool, SIZES};
 use crate::protocol::ReplicaIndex;
 use crate::replica::ingress::Inspected;
 use crate::replica::io::{ConnectionId, Input};
@@ -52,7 +52,7 @@ const PROBATION_NS: u64 = 2_000_000_000;
 const IMMEDIATE_SIZE_MAX: usize = 8 * 1024;
 
 /// While buffers are short, a client may take so long to read what is being sent to it.
-const STALLED_NS: u64 = 500_000_000;
+const STALLED_NS: u64 = 1_000_000_000;
 
 /// The look at a header between the two steps of a receive.
 pub(in crate::runtime) type Inspect = fn(&[u8; HEADER_SIZE]) -> Result<Inspected, &'static str>;
@@ -187,12 +187,12 @@ impl Bus {
         if self.timed > 0 {
             self.expire(now, ring, inputs);
         }
-        if self.pool.is_short(BUFFERS_RESERVED) {
+        if !self.pool.has_room_everywhere(Claim::Client) {
             self.take_back(now, inputs);
         }
     }
 
-    /// Buffers are short: ends the connections of clients that do not read what they hold them with.
+    /// Clients wait for buffers: ends the connections of those that hold some and do not read.
     /// They lose nothing: they connect again, and ask again.
     fn take_back(&mut self, now: u64, inputs: &mut VecDeque<Input>) {
         for index in self.indexes() {

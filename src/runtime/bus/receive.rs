@@ -15,8 +15,8 @@ use io_uring::{opcode, squeue};
 use super::super::ring::{Completion, Kind, Ring};
 use super::connection::{Phase, Receive, Role};
 use super::{Bus, IMMEDIATE_SIZE_MAX, error_name};
-use crate::limits::{BUFFERS_RESERVED, HEADER_SIZE};
-use crate::message::{Pool, SIZES};
+use crate::limits::HEADER_SIZE;
+use crate::message::{Claim, Pool, SIZES};
 use crate::replica::ingress::Inspected;
 use crate::replica::io::Input;
 
@@ -152,12 +152,8 @@ impl Bus {
             unreachable!("a header is here");
         };
         let body_size = size - HEADER_SIZE;
-        let reserve = if connection.role == Role::Replica {
-            0
-        } else {
-            BUFFERS_RESERVED
-        };
-        if self.pool.free(body_size) <= reserve {
+        let is_replica = connection.role == Role::Replica;
+        if !is_replica && !self.pool.has_room(body_size, Claim::Client) {
             return false;
         }
         let Some(mut message) = self.pool.acquire(body_size) else {

@@ -11,7 +11,8 @@ use io_uring::types::Fd;
 use super::super::ring::{Completion, Kind, Ring};
 use super::connection::{BATCH_MAX, Phase, SendQueue};
 use super::{Bus, IMMEDIATE_SIZE_MAX, SlotMemory, error_name};
-use crate::message::Message;
+use crate::limits::HEADER_SIZE;
+use crate::message::{Claim, Message};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Input};
 
@@ -20,9 +21,14 @@ impl Bus {
     pub(in crate::runtime) fn send_replica(&mut self, to: ReplicaIndex, message: Message) {
         let peer = self.peers.get(usize::from(to)).and_then(Option::as_ref);
         let size = message.header().size as usize;
+        // What waits for a peer that does not read must not take the buffers that it is waiting for
+        // itself: two replicas would stop each other for ever.
+        let has_room = self.pool.has_room(size - HEADER_SIZE, Claim::Behind);
         if let Some(index) = peer.and_then(|peer| peer.slot)
-            && self.connection_mut(index).is_open()
-            && self.connection_mut(index).queue.push(message, size).is_ok()
+            && let connection = self.connection_mut(index)
+            && connection.is_open()
+            && (has_room || !connection.queue.is_sending())
+            && connection.queue.push(message, size).is_ok()
         {
             self.want_to_send(index);
         } else {

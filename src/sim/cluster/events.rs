@@ -7,8 +7,8 @@ use super::super::host::{Host, Later, Reaction};
 use super::super::network::{Arrival, Lane, LinkId, Node, Wake};
 use super::super::queue::{Instant, MILLISECOND};
 use super::{Checked, Event, Payload, Simulation};
-use crate::limits::{BUFFERS_RESERVED, HEADER_SIZE};
-use crate::message::{Message, MessageMut, Pool, is_ours};
+use crate::limits::HEADER_SIZE;
+use crate::message::{Claim, Message, MessageMut, Pool, is_ours};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Input, Output};
 use crate::replica::{Replica, TICK_NS, ingress};
@@ -541,8 +541,7 @@ fn copy_into(pool: &Pool, payload: &Payload) -> Option<MessageMut> {
         ),
         Payload::Bytes(bytes) => bytes.split_first_chunk().expect("a message has a header"),
     };
-    let reserved = if is_ours(header) { 0 } else { BUFFERS_RESERVED };
-    if pool.free(body.len()) <= reserved {
+    if !is_ours(header) && !pool.has_room(body.len(), Claim::Client) {
         return None;
     }
     let mut message = pool.acquire(body.len())?;

@@ -15,8 +15,8 @@
 use std::fmt::Write;
 
 /// Sizes are about the pixels that a chart has on a wide screen, so that its text has the page's size.
-pub(crate) const WIDTH: f64 = 530.0;
-pub(crate) const WIDTH_WIDE: f64 = 1100.0;
+pub const WIDTH: f64 = 530.0;
+pub const WIDTH_WIDE: f64 = 1100.0;
 const HEIGHT: f64 = 250.0;
 const LEFT: f64 = 46.0;
 const TOP: f64 = 10.0;
@@ -27,10 +27,11 @@ const CHARACTER: f64 = 7.2;
 const BOTTOM: f64 = 34.0;
 /// Height of a line's name; names closer than this are moved apart.
 const NAME_HEIGHT: f64 = 14.0;
+const BAND_NAME_ROWS: usize = 4;
 
 /// Where values lie and which of them are written on the axis.
 #[derive(Clone, Debug)]
-pub(crate) struct Axis {
+pub struct Axis {
     min: f64,
     max: f64,
     log: bool,
@@ -39,7 +40,7 @@ pub(crate) struct Axis {
 
 impl Axis {
     /// From zero (or `min`) to at least `max`, with round numbers.
-    pub(crate) fn linear(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
+    pub fn linear(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
         let step = round_step((max - min).max(f64::MIN_POSITIVE) / 4.0);
         let mut ticks = Vec::new();
         let mut value = (min / step).ceil() * step;
@@ -56,13 +57,13 @@ impl Axis {
     }
 
     /// As `linear`, ending at a round number too.
-    pub(crate) fn rounded(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
+    pub fn rounded(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
         let step = round_step((max - min).max(f64::MIN_POSITIVE) / 4.0);
         Axis::linear(min, (max / step).ceil() * step, label)
     }
 
     /// From the power of ten below `min` to the one above `max`, or half of that where it suffices.
-    pub(crate) fn log(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
+    pub fn log(min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
         let floor = 10_f64.powf(min.max(1e-9).log10().floor());
         let mut top = floor;
         let mut ticks = vec![(floor, label(floor))];
@@ -99,7 +100,7 @@ impl Axis {
     }
 
     /// With ticks of the caller's choice.
-    pub(crate) fn custom(min: f64, max: f64, ticks: Vec<(f64, String)>) -> Axis {
+    pub fn custom(min: f64, max: f64, ticks: Vec<(f64, String)>) -> Axis {
         Axis {
             min,
             max,
@@ -129,34 +130,34 @@ fn round_step(least: f64) -> f64 {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
-    pub(crate) name: String,
+pub struct Line {
+    pub name: String,
     /// Number of the colour in the style sheet.
-    pub(crate) colour: usize,
-    pub(crate) points: Vec<(f64, f64)>,
-    pub(crate) filled: bool,
+    pub colour: usize,
+    pub points: Vec<(f64, f64)>,
+    pub filled: bool,
 }
 
-/// A marked stretch of the horizontal axis.
+/// A marked stretch of the horizontal axis, or an instant if it ends where it begins.
 #[derive(Clone, Debug)]
-pub(crate) struct Band {
-    pub(crate) from: f64,
-    pub(crate) to: f64,
-    pub(crate) name: String,
+pub struct Band {
+    pub from: f64,
+    pub to: f64,
+    pub name: String,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Chart {
-    pub(crate) width: f64,
-    pub(crate) x_name: &'static str,
-    pub(crate) x: Axis,
-    pub(crate) y: Axis,
-    pub(crate) lines: Vec<Line>,
-    pub(crate) band: Option<Band>,
+pub struct Chart {
+    pub width: f64,
+    pub x_name: &'static str,
+    pub x: Axis,
+    pub y: Axis,
+    pub lines: Vec<Line>,
+    pub bands: Vec<Band>,
 }
 
 impl Chart {
-    pub(crate) fn svg(&self, description: &str) -> String {
+    pub fn svg(&self, description: &str) -> String {
         let mut svg = String::new();
         self.draw(&mut svg, description)
             .expect("strings can be written to");
@@ -189,7 +190,9 @@ impl Chart {
             self.width,
             super::escape(description)
         )?;
-        self.draw_band(svg)?;
+        for (index, band) in self.bands.iter().enumerate() {
+            self.draw_band(svg, band, index)?;
+        }
         self.draw_axes(svg)?;
         for line in &self.lines {
             self.draw_line(svg, line)?;
@@ -198,10 +201,8 @@ impl Chart {
         writeln!(svg, "</svg>")
     }
 
-    fn draw_band(&self, svg: &mut String) -> std::fmt::Result {
-        let Some(band) = &self.band else {
-            return Ok(());
-        };
+    /// Names of neighbours stand at different heights.
+    fn draw_band(&self, svg: &mut String, band: &Band, index: usize) -> std::fmt::Result {
         let (from, to) = (self.at_x(band.from), self.at_x(band.to));
         let width = (to - from).max(2.0);
         let height = HEIGHT - TOP - BOTTOM;
@@ -217,7 +218,7 @@ impl Chart {
         writeln!(
             svg,
             r#"<text class="mark" x="{x:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
-            TOP + 11.0,
+            TOP + 11.0 + (index % BAND_NAME_ROWS) as f64 * NAME_HEIGHT,
             super::escape(&band.name)
         )
     }
@@ -381,7 +382,7 @@ mod tests {
                 ],
                 filled: false,
             }],
-            band: None,
+            bands: Vec::new(),
         };
         let svg = chart.svg("throughput");
         // The line is broken at the missing point and stays within the plot.
@@ -412,7 +413,7 @@ mod tests {
                 line("c", 0.02),
                 line("d", 1.0),
             ],
-            band: None,
+            bands: Vec::new(),
         };
         let svg = chart.svg("");
         let mut heights: Vec<f64> = svg

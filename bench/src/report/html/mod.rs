@@ -4,7 +4,7 @@
 //! each run its headline figures, throughput and latency over time, the percentile curve, and everything
 //! that one has to know to compare it with another.
 
-mod chart;
+pub mod chart;
 
 use std::fmt::Write;
 
@@ -14,6 +14,8 @@ use super::numbers::{grouped, millis, plural, rounded};
 use super::text::{load_line, workload_line};
 use crate::figures::{FiguresReport, Point, SeriesReport};
 
+/// The style sheet of every report.
+pub const STYLE: &str = include_str!("style.css");
 /// Colours that the style sheet has.
 const COLOURS: usize = 6;
 /// Runs at least this long are plotted by the second.
@@ -23,7 +25,7 @@ const POINTS_MIN: usize = 4;
 /// Shorter stalls are in the figures but not worth a mark in the plot.
 const STALL_SHARE_MIN: f64 = 0.01;
 
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
@@ -38,7 +40,6 @@ pub fn page(reports: &[RunReport]) -> String {
 }
 
 fn write_page(page: &mut String, reports: &[RunReport]) -> std::fmt::Result {
-    let style = include_str!("style.css");
     writeln!(
         page,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">"
@@ -49,7 +50,7 @@ fn write_page(page: &mut String, reports: &[RunReport]) -> std::fmt::Result {
     )?;
     writeln!(
         page,
-        "<title>Stampede bench</title>\n<style>\n{style}</style>\n</head>\n<body><main>"
+        "<title>Stampede bench</title>\n<style>\n{STYLE}</style>\n</head>\n<body><main>"
     )?;
     writeln!(page, "<h1>Stampede bench</h1>")?;
     if let Some(first) = reports.first() {
@@ -293,7 +294,7 @@ fn throughput(figures: &FiguresReport, series: &SeriesReport) -> Chart {
             points,
             filled: true,
         }],
-        band,
+        bands: band.into_iter().collect(),
     }
 }
 
@@ -323,7 +324,7 @@ fn latency(series: &SeriesReport) -> Chart {
         x: time_axis(series),
         y: millis_axis(&lines),
         lines,
-        band: None,
+        bands: Vec::new(),
     }
 }
 
@@ -383,7 +384,7 @@ fn percentiles(lines: Vec<Line>, width: f64) -> Chart {
         x: Axis::custom(0.0, most, ticks),
         y: millis_axis(&lines),
         lines,
-        band: None,
+        bands: Vec::new(),
     }
 }
 
@@ -402,7 +403,7 @@ fn facts(page: &mut String, report: &RunReport) -> std::fmt::Result {
 }
 
 /// A number on an axis: `0.05`, `3`, `250k`, `1.5M`.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     let trim = |value: f64, unit: &str| {
         let text = format!("{value:.2}");
         let text = text.trim_end_matches('0').trim_end_matches('.');
@@ -417,7 +418,7 @@ fn short(value: f64) -> String {
 }
 
 /// Seconds since 1970 as a date and time of day (UTC), by the civil calendar's arithmetic.
-fn date(unix_s: u64) -> String {
+pub fn date(unix_s: u64) -> String {
     let (days, second) = (unix_s / 86_400, unix_s % 86_400);
     // Days since 1 March of year 0, in eras of 400 years, which all have the same length.
     let shifted = days + 719_468;

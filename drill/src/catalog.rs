@@ -1,0 +1,122 @@
+//! The drills that there are: name, what is done, how often, and what is aimed at.
+
+use std::fmt::Write;
+
+use crate::scenario;
+use crate::scene::Scene;
+use crate::trouble::Trouble;
+
+const MEDIUM: &str = "256MiB";
+
+#[derive(Debug)]
+pub(crate) struct Drill {
+    pub(crate) name: &'static str,
+    /// What is done and what must hold, in one line.
+    pub(crate) summary: &'static str,
+    pub(crate) play: fn(&mut Scene) -> Result<(), Trouble>,
+    /// How often the fault is repeated, unless the command line says otherwise.
+    pub(crate) runs: u32,
+    pub(crate) journal_size: &'static str,
+    /// Milliseconds: the longest gap without an acknowledgement (p99 over the runs), and the time to recover.
+    pub(crate) gap_ms: Option<f64>,
+    pub(crate) recovery_ms: Option<f64>,
+}
+
+const fn drill(
+    name: &'static str,
+    summary: &'static str,
+    play: fn(&mut Scene) -> Result<(), Trouble>,
+) -> Drill {
+    Drill {
+        name,
+        summary,
+        play,
+        runs: 1,
+        journal_size: MEDIUM,
+        gap_ms: None,
+        recovery_ms: None,
+    }
+}
+
+pub(crate) const ALL: &[Drill] = &[
+    drill(
+        "normal",
+        "nothing is done: load alone, for comparison",
+        scenario::normal,
+    ),
+    Drill {
+        runs: 5,
+        gap_ms: Some(200.0),
+        ..drill(
+            "primary-crash",
+            "kill -9 of the primary: another one takes over",
+            scenario::primary_crash,
+        )
+    },
+    Drill {
+        runs: 5,
+        gap_ms: Some(25.0),
+        ..drill(
+            "backup-crash",
+            "kill -9 of a backup: nobody notices",
+            scenario::backup_crash,
+        )
+    },
+    Drill {
+        runs: 5,
+        gap_ms: Some(400.0),
+        ..drill(
+            "primary-pause",
+            "SIGSTOP of the primary, SIGCONT later: it does not answer as primary",
+            scenario::primary_pause,
+        )
+    },
+    drill(
+        "cascade",
+        "kill -9 of one primary after the other: service stops without a majority and resumes with one",
+        scenario::cascade,
+    ),
+    drill(
+        "rejoin",
+        "a backup was away: it catches up while the others serve, and counts again",
+        scenario::rejoin,
+    ),
+    Drill {
+        runs: 5,
+        recovery_ms: Some(1000.0),
+        ..drill(
+            "power-loss",
+            "kill -9 of all replicas at once: they come back from their disks",
+            scenario::power_loss,
+        )
+    },
+];
+
+/// The drills of these names, in the order given.
+pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Drill>, String> {
+    let mut drills = Vec::new();
+    for name in names {
+        if name == "all" {
+            drills.extend(ALL);
+            continue;
+        }
+        let found = ALL.iter().find(|drill| drill.name == *name);
+        let known: Vec<&str> = ALL.iter().map(|drill| drill.name).collect();
+        drills.push(found.ok_or_else(|| {
+            format!(
+                "there is no drill `{name}`; there are all, {}",
+                known.join(", ")
+            )
+        })?);
+    }
+    Ok(drills)
+}
+
+/// What `drill list` prints.
+pub(crate) fn text() -> String {
+    let mut text = String::new();
+    for drill in ALL {
+        writeln!(text, "{:<16} {}", drill.name, drill.summary).expect("a string can be written");
+    }
+    text
+}

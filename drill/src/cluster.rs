@@ -1,0 +1,244 @@
+//! Replicas as an operator has them: a program, a directory each, a list of addresses.
+//!
+//! ```text
+//!   DIR/replica-0/       data directory       DIR/replica-0.log    what it said, over all its starts
+//!   DIR/replica-1/       ...
+//! ```
+//!
+//! All listen on loopback, on ports that were free. A replica that ends without having been told to is
+//! a failed drill, whatever the account says.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use stampede_bench::engine::Clock;
+use stampede_bench::pace::Nanos;
+use stampede_client::Options;
+
+use crate::process::{Line, Process};
+use crate::trouble::Trouble;
+
+/// Identity of the cluster: not zero, so that a mistaken default would show.
+const CLUSTER: u128 = 3;
+/// Ports below those that the kernel takes for outgoing connections.
+const PORT_MIN: u16 = 20_000;
+const PORT_MAX: u16 = 32_000;
+/// A port that nobody listens on.
+const DISCARD: u16 = 9;
+
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) directory: PathBuf,
+    pub(crate) address: SocketAddr,
+    log: PathBuf,
+    process: Option<Process>,
+    /// When it was started last.
+    started: Nanos,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    program: PathBuf,
+    journal_size: &'static str,
+    clock: Clock,
+    pub(crate) replicas: Vec<Replica>,
+}
+
+impl Cluster {
+    /// Formats so many replicas below `directory`, which is made.
+    pub(crate) fn format(
+        program: &Path,
+        directory: &Path,
+        count: usize,
+        journal_size: &'static str,
+        clock: Clock,
+    ) -> Result<Self, Trouble> {
+        fs::create_dir_all(directory)
+            .map_err(|error| Trouble::failed(format!("{}: {error}", directory.display())))?;
+        let mut ports = Ports::new();
+        let replicas = (0..count).map(|index| {
+            Ok(Replica {
+                directory: directory.join(format!("replica-{index}")),
+                address: ports.next()?,
+                log: directory.join(format!("replica-{index}.log")),
+                process: None,
+                started: 0,
+            })
+        });
+        let cluster = Self {
+            program: program.to_owned(),
+            journal_size,
+            clock,
+            replicas: replicas.collect::<Result<_, Trouble>>()?,
+        };
+        for index in 0..count {
+            cluster.make("format", index)?;
+        }
+        Ok(cluster)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.replicas.len()
+    }
+
+    pub(crate) fn majority(&self) -> usize {
+        self.count() / 2 + 1
+    }
+
+    /// Makes a data directory with `stampede format` or `stampede recover`.
+    pub(crate) fn make(&self, command: &str, index: usize) -> Result<(), Trouble> {
+        let output = Command::new(&self.program)
+            .arg(command)
+            .arg(format!("--cluster={CLUSTER}"))
+            .arg(format!("--replica={index}"))
+            .arg(format!("--replica-count={}", self.count()))
+            .arg(format!("--journal-size={}", self.journal_size))
+            .arg(&self.replicas[index].directory)
+            .output()
+            .map_err(|error| {
+                Trouble::failed(format!("cannot run {}: {error}", self.program.display()))
+            })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Trouble::failed(format!(
+            "stampede {command} of replica {index}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )))
+    }
+
+    /// How a client speaks to one replica only: at the places of the others nobody answers.
+    pub(crate) fn options_for_one(&self, index: usize) -> Options {
+        let mut options = self.options();
+        for (other, address) in options.addresses.iter_mut().enumerate() {
+            if other != index {
+                address.set_port(DISCARD);
+            }
+        }
+        options
+    }
+
+    /// How clients reach it.
+    pub(crate) fn options(&self) -> Options {
+        let addresses = self.replicas.iter().map(|replica| replica.address);
+        Options::new(CLUSTER, addresses.collect())
+    }
+
+    /// Starts a replica's process.
+    pub(crate) fn launch(&mut self, index: usize) -> Result<(), Trouble> {
+        let addresses: Vec<String> = self
+            .replicas
+            .iter()
+            .map(|replica| replica.address.to_string())
+            .collect();
+        let replica = &mut self.replicas[index];
+        assert!(replica.process.is_none(), "replica {index} runs already");
+        let log = File::options().create(true).append(true).open(&replica.log);
+        let log =
+            log.map_err(|error| Trouble::failed(format!("{}: {error}", replica.log.display())))?;
+        let mut command = Command::new(&self.program);
+        command
+            .arg("start")
+            .arg(format!("--addresses={}", addresses.join(",")))
+            .arg(&replica.directory);
+        replica.started = self.clock.now();
+        replica.process = Some(Process::start(command, log, self.clock)?);
+        Ok(())
+    }
+
+    /// Replicas whose process is there.
+    pub(crate) fn running(&self) -> usize {
+        let processes = self.replicas.iter();
+        processes
+            .filter(|replica| replica.process.is_some())
+            .count()
+    }
+
+    /// kill -9 of all of these at once.
+    pub(crate) fn kill(&mut self, indexes: &[usize]) {
+        for index in indexes {
+            if let Some(process) = &mut self.replicas[*index].process {
+                process.signal(libc::SIGKILL);
+            }
+        }
+        for index in indexes {
+            if let Some(mut process) = self.replicas[*index].process.take() {
+                process.wait();
+            }
+        }
+    }
+
+    pub(crate) fn pause(&mut self, index: usize) {
+        let replica = &mut self.replicas[index];
+        if let Some(process) = &mut replica.process {
+            process.signal(libc::SIGSTOP);
+        }
+    }
+
+    pub(crate) fn resume(&mut self, index: usize) {
+        let replica = &mut self.replicas[index];
+        if let Some(process) = &mut replica.process {
+            process.signal(libc::SIGCONT);
+        }
+    }
+
+    /// A replica that should be running and is not.
+    pub(crate) fn check(&mut self) -> Result<(), Trouble> {
+        for (index, replica) in self.replicas.iter_mut().enumerate() {
+            let Some(process) = &mut replica.process else {
+                continue;
+            };
+            if let Some(status) = process.ended() {
+                let tail = process.tail(4);
+                replica.process = None;
+                return Err(Trouble::failed(format!(
+                    "replica {index} ended by itself ({status}): {tail}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first line with `text` that a replica has said since `start`, in its present life.
+    pub(crate) fn said(&self, index: usize, text: &str, start: Nanos) -> Option<Line> {
+        self.replicas[index].process.as_ref()?.said(text, start)
+    }
+
+    /// When its present process was started.
+    pub(crate) fn started(&self, index: usize) -> Nanos {
+        self.replicas[index].started
+    }
+}
+
+/// Free ports on loopback, one after the other.
+struct Ports {
+    next: u16,
+}
+
+impl Ports {
+    fn new() -> Self {
+        let range = u32::from(PORT_MAX - PORT_MIN);
+        // Drills that run at the same time begin at different places.
+        let offset = std::process::id().wrapping_mul(61) % range;
+        Self {
+            next: PORT_MIN + u16::try_from(offset).expect("below the range"),
+        }
+    }
+
+    fn next(&mut self) -> Result<SocketAddr, Trouble> {
+        for _ in PORT_MIN..PORT_MAX {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.next));
+            self.next = if self.next + 1 < PORT_MAX {
+                self.next + 1
+            } else {
+                PORT_MIN
+            };
+            if TcpListener::bind(address).is_ok() {
+                return Ok(address);
+            }
+        }
+        Err(Trouble::failed("no free port on loopback"))
+    }
+}

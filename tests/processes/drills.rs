@@ -1,0 +1,75 @@
+//! `stampede drill` as it is run, with little load and one fault each: that drills begin, judge, end,
+//! and clean up. What they find is theirs to test, and CI's to read.
+
+use std::fs;
+use std::process::Command;
+
+use super::cluster::{PROGRAM, test_directory};
+
+/// Plays drills; the report.
+fn play(name: &str, drills: &[&str]) -> String {
+    let directory = test_directory(name);
+    let json = directory.join("report.json");
+    let html = directory.join("report.html");
+    let output = Command::new(PROGRAM)
+        .arg("drill")
+        .args(drills)
+        .args(["--runs=1", "--steady=0.3"])
+        .arg(format!("--dir={}", directory.join("data").display()))
+        .arg(format!("--json={}", json.display()))
+        .arg(format!("--html={}", html.display()))
+        .output()
+        .expect("the program can be run");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}\n{log}");
+    assert!(
+        !directory.join("data").exists(),
+        "green drills leave nothing"
+    );
+    assert!(
+        fs::read_to_string(html)
+            .expect("a page was written")
+            .contains("<svg")
+    );
+    let report = fs::read_to_string(json).expect("a report was written");
+    fs::remove_dir_all(directory).expect("it is ours");
+    report
+}
+
+#[test]
+fn quick_drills_are_green() {
+    let drills = ["primary-crash", "power-loss"];
+    let report = play("drills", &drills);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    for (index, name) in drills.iter().enumerate() {
+        let drill = &report["drills"][index];
+        assert_eq!(
+            (&drill["name"], &drill["verdict"]),
+            (&(*name).into(), &"green".into())
+        );
+        assert!(drill["acknowledged"].as_u64().unwrap() > 0);
+        assert_eq!(
+            (&drill["lost"], &drill["duplicated"]),
+            (&0.into(), &0.into())
+        );
+    }
+}
+
+#[test]
+fn an_unknown_drill_is_refused_and_all_are_listed() {
+    let run = |word: &str| {
+        let output = Command::new(PROGRAM).args(["drill", word]).output();
+        output.expect("the program can be run")
+    };
+    let refused = run("dance");
+    assert_eq!(refused.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        text.contains("dance") && text.contains("power-loss"),
+        "{text}"
+    );
+    let listed = run("list");
+    assert!(listed.status.success());
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("primary-crash"));
+}
