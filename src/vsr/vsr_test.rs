@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::sessions::{Limits, Sessions};
 use super::*;
-use crate::message::PoolConfig;
+use crate::message::{Claim, PoolConfig};
 
 const CLUSTER: u128 = 77;
 const REGISTER: u8 = 2;
@@ -763,4 +763,38 @@ fn standbys_follow_and_never_count() {
     cluster.run(500);
     assert!(cluster.done() > before);
     cluster.heal_and_check();
+}
+
+#[test]
+fn requests_that_others_pass_on_leave_buffers_for_what_they_need_themselves() {
+    let mut cluster = Cluster::new(3, 9);
+    cluster.run(500);
+    let Node { vsr, pool, .. } = &mut cluster.nodes[0];
+    let vsr = vsr.as_mut().unwrap();
+    assert!(vsr.is_serving());
+    // Most buffers are in use elsewhere: the queue could hold nearly all of the rest.
+    let mut elsewhere = Vec::new();
+    while pool.has_room(0, Claim::PassedOn) {
+        elsewhere.push(pool.acquire(0).unwrap());
+    }
+    elsewhere.truncate(elsewhere.len() - 1_000);
+    let (mut passed_on, queued) = (1_000, vsr.queue_len());
+    while let Some(mut message) = pool.acquire(0) {
+        let mut header = Header::new(Command::Request, CLUSTER, 1, 0);
+        header.client = passed_on;
+        header.operation = REGISTER;
+        message.fill(header, &[]);
+        let now = Time {
+            monotonic: cluster.now,
+            wall: cluster.now,
+        };
+        let mut effects = Vec::new();
+        vsr.on_event(Event::Message(message.freeze()), now, &mut effects);
+        passed_on += 1;
+        if passed_on == 100_000 {
+            break;
+        }
+    }
+    assert!(vsr.queue_len() > queued);
+    assert!(pool.has_room(0, Claim::Behind), "{pool:?}");
 }
