@@ -519,6 +519,7 @@ impl Replica {
             timestamp,
             manifest,
             journal_start: 0,
+            trim_position: 0,
             trimmed: 0,
         });
     }
@@ -535,8 +536,10 @@ impl Replica {
         self.checkpoint_written = None;
         // Nobody else may need what is kept of the log.
         let alone = self.superblock.state().member_count() == 1;
-        (checkpoint.journal_start, checkpoint.trimmed) =
-            self.entries.keep_from(checkpoint.op, alone);
+        let kept = self.entries.keep(checkpoint.op, alone);
+        checkpoint.journal_start = kept.restart;
+        checkpoint.trim_position = kept.position;
+        checkpoint.trimmed = kept.trimmed;
         self.superblock
             .change(Change::Checkpoint(checkpoint), outputs);
     }
@@ -562,7 +565,7 @@ impl Replica {
             Some(Change::Promise(_)) => self.deliver(Event::Persisted, now, outputs),
             Some(Change::Checkpoint(checkpoint)) => {
                 self.entries
-                    .trim(checkpoint.journal_start, checkpoint.trimmed);
+                    .trim(checkpoint.trim_position, checkpoint.trimmed);
                 outputs.push(Output::Task(Task::Published { op: checkpoint.op }));
                 let (op, trimmed) = (checkpoint.op, checkpoint.trimmed);
                 self.deliver(Event::Checkpointed { op, trimmed }, now, outputs);

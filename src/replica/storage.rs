@@ -80,6 +80,18 @@ pub(super) struct Written {
     pub restored: Vec<Op>,
 }
 
+/// What a checkpoint leaves of the journal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    /// Position from which a restart reads. What lies before it is only for others, who can do without
+    /// while this replica lives: reading it at a start would take several times as long.
+    pub restart: u64,
+    /// Position from which on the journal stays as it is.
+    pub position: u64,
+    /// The last operation given up.
+    pub trimmed: Op,
+}
+
 /// Why a read gave nothing.
 #[derive(Debug)]
 pub(super) enum ReadFailed {
@@ -390,10 +402,10 @@ impl Entries {
         filled + self.segment_size + 4 * entry_max
     }
 
-    /// Where the journal may be cut when the checkpoint of `op` is durable: the position to restart
-    /// from, and the last operation given up. Replicas that were away are served from what is kept,
-    /// so all is but what the next two checkpoints fill, unless nobody else is there.
-    pub(super) fn keep_from(&self, op: Op, alone: bool) -> (u64, Op) {
+    /// What of the journal is needed when the checkpoint of `op` is durable: for a restart, what comes
+    /// after it. Replicas that were away are served from what is kept besides, so all is but what the
+    /// next two checkpoints fill, unless nobody else is there.
+    pub(super) fn keep(&self, op: Op, alone: bool) -> Kept {
         let share = self.journal.capacity() / CHECKPOINT_JOURNAL_SHARE;
         let used_max = self
             .journal
@@ -414,14 +426,16 @@ impl Entries {
             let index = usize::try_from(op - self.base - 1).expect("entries are in memory");
             starts.get(index).copied().unwrap_or(head)
         };
-        if alone {
-            return (start_of(op + 1), op);
-        }
-        let mut trimmed = self.base;
+        let restart = start_of(op + 1);
+        let mut trimmed = if alone { op } else { self.base };
         while trimmed < op && head - start_of(trimmed + 1) > used_max {
             trimmed += 1;
         }
-        (start_of(trimmed + 1), trimmed)
+        Kept {
+            restart,
+            position: start_of(trimmed + 1),
+            trimmed,
+        }
     }
 
     /// The checkpoint that allows it is durable.

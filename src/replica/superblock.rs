@@ -290,7 +290,9 @@ pub struct Checkpoint {
     pub timestamp: u64,
     pub manifest: ManifestRef,
     pub journal_start: u64,
-    /// Log entries up to and with this one are gone once it is durable. Not stored.
+    /// Not stored: the journal's bytes before this position, and log entries up to and with this
+    /// one, are gone once it is durable.
+    pub trim_position: u64,
     pub trimmed: u64,
 }
 
