@@ -172,6 +172,11 @@ impl Cluster {
         process.try_wait().expect("our own child")
     }
 
+    /// Of a replica that was launched.
+    pub(crate) fn process_id(&self, index: usize) -> u32 {
+        self.replicas[index].process.as_ref().expect("it runs").id()
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self, index: usize) {
         if let Some(mut process) = self.replicas[index].process.take() {

@@ -5,6 +5,7 @@
 //! | `commands` | the command line: refusals, locks, ports, signals |
 //! | `drills` | `stampede drill`, the quick ones |
 //! | `kills` | kill -9 under load, and an account of every acknowledged transfer |
+//! | `disks` | disks that fail, and disks that are full |
 //! | `crowd` | hundreds of sessions at once |
 //! | `official` | the official clients, unmodified |
 //! | `cluster`, `load` | processes and directories; load that keeps accounts |
@@ -19,6 +20,7 @@
 mod cluster;
 mod commands;
 mod crowd;
+mod disks;
 mod drills;
 mod kills;
 mod load;
