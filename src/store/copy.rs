@@ -98,7 +98,7 @@ impl SealedCopy {
     }
 
     /// Takes the next piece. Gives the copy back until the file is whole, durable and named.
-    pub fn add(mut self, bytes: &[u8]) -> Result<Option<Self>, StoreError> {
+    pub fn take(mut self, bytes: &[u8]) -> Result<Option<Self>, StoreError> {
         let entry = self.entry;
         let (offset, size) = entry.piece(self.next);
         if bytes.len() != size {
@@ -161,7 +161,9 @@ mod tests {
         let name = FileName::new(FileKind::Ledger, 7);
         let mut writer = SealedWriter::create(storage, name).unwrap();
         writer.section(1).unwrap();
-        let bytes: Vec<u8> = (0..size).map(|at| (at / 4096 + at % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..size)
+            .map(|at| (at / 4096 + at % 251).to_le_bytes()[0])
+            .collect();
         writer.write(&bytes).unwrap();
         writer.finish().unwrap()
     }
@@ -193,7 +195,7 @@ mod tests {
                 let expecting = copy.take().unwrap();
                 assert!(expecting.expects(&entry, number));
                 assert_eq!(to.list().unwrap(), []);
-                copy = expecting.add(&piece(&from, &entry, number)).unwrap();
+                copy = expecting.take(&piece(&from, &entry, number)).unwrap();
             }
             assert!(copy.is_none());
             SealedFile::open(&to, entry).unwrap().verify(&to).unwrap();
@@ -209,11 +211,11 @@ mod tests {
             let mut to = MemoryStorage::default();
             let mut copy = SealedCopy::begin(&mut to, entry).unwrap();
             for number in 0..bad {
-                copy = copy.add(&piece(&from, &entry, number)).unwrap().unwrap();
+                copy = copy.take(&piece(&from, &entry, number)).unwrap().unwrap();
             }
             let mut bytes = piece(&from, &entry, bad);
             bytes[100] ^= 1;
-            assert!(copy.add(&bytes).unwrap_err().is_damage());
+            assert!(copy.take(&bytes).unwrap_err().is_damage());
             assert_eq!(to.list().unwrap(), []);
         }
     }
