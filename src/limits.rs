@@ -134,8 +134,9 @@ const _: () = {
     // A whole repair window is read for a peer: what is dropped costs it a timeout.
     assert!(3 * REPAIR_WINDOW + REPLAY_WINDOW <= READS_MAX);
     assert!(EXECUTE_MAX <= PIPELINE_MAX);
-    // A checkpoint that is fetched, or lent, leaves the buffers that consensus needs.
-    assert!(TRANSFER_WINDOW + LENDING_READS_MAX <= BUFFERS_RESERVED);
+    // A checkpoint that is fetched, or lent, takes the large buffers of a part of the pipeline: who
+    // needs one has none of its own.
+    assert!(TRANSFER_WINDOW + LENDING_READS_MAX <= PIPELINE_MAX / 2);
     // What the default journal and the default number of sessions promise about replies.
     assert!(reply_bytes_max(JOURNAL_SIZE_DEFAULT) == REPLY_BYTES_MAX);
     assert!(SESSIONS_DEFAULT as u64 * 8190 * 16 <= REPLY_BYTES_MAX);

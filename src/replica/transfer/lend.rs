@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 
 use super::wire;
 use super::{Context, Stretch};
-use crate::limits::{BUFFERS_RESERVED, LENDING_READS_MAX, MEMBERS_MAX, TRANSFER_WINDOW};
-use crate::message::{Command, Header, Message, Op};
+use crate::limits::{LENDING_READS_MAX, MEMBERS_MAX, TRANSFER_WINDOW};
+use crate::message::{Claim, Command, Header, Message, Op};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::Output;
 use crate::replica::library::LibraryTask;
@@ -112,7 +112,7 @@ impl Lender {
         while self.reading < LENDING_READS_MAX
             && let Some(Wanted { by, op, stretch }) = self.queue.front().copied()
         {
-            if world.pool.free(stretch.size) < BUFFERS_RESERVED {
+            if !world.pool.has_room(stretch.size, Claim::Behind) {
                 return;
             }
             let Some(mut message) = world.pool.acquire(stretch.size) else {
