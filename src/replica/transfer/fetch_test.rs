@@ -49,6 +49,8 @@ impl Snapshot for Chunks {
         )?;
         Ok(files)
     }
+
+    fn discard(&mut self) {}
 }
 
 /// A replica that has a checkpoint.
@@ -62,8 +64,8 @@ struct Donor {
 
 impl Donor {
     fn checkpoint(&mut self, chunks: u64, op: Op) -> ManifestRef {
-        let snapshot = Box::new(Chunks(chunks, op));
-        let manifest = write_checkpoint(&mut self.storage, op, snapshot, b"sessions").unwrap();
+        let mut snapshot = Chunks(chunks, op);
+        let manifest = write_checkpoint(&mut self.storage, op, &mut snapshot, b"sessions").unwrap();
         self.state.checkpoint_op = op;
         self.state.checkpoint_checksum = u128::from(op) * 11;
         self.state.checkpoint_timestamp = op * 1000;

@@ -169,7 +169,7 @@ impl Replica {
             return;
         }
         let journal_start = if self.vsr.log().checksum(offer.op) == Some(offer.checksum) {
-            self.entries.keep_from(offer.op, false).0
+            self.entries.keep(offer.op, false).restart
         } else if let Some(end) = self.entries.end() {
             // What this log holds is in the checkpoint, or was never committed.
             end
@@ -183,6 +183,7 @@ impl Replica {
             timestamp: offer.timestamp,
             manifest: offer.manifest,
             journal_start,
+            trim_position: 0,
             trimmed: 0,
         };
         self.superblock.change(Change::Install(checkpoint), outputs);
