@@ -478,13 +478,13 @@ fn a_damaged_donor_is_left_for_another() {
 #[test]
 fn a_full_disk_is_told_and_tried_again() {
     let mut world = World::new(4, 40);
-    world.storage.fail_writes_after(Some(12));
+    world.storage.set_room(Some(3 * BLOCK_SIZE as u64));
     for _ in 0..50 {
         assert!(!world.go_on(20));
     }
     let problem = world.fetcher.progress().unwrap().problem;
     assert_eq!(problem, Some(std::io::ErrorKind::StorageFull));
-    world.storage.fail_writes_after(None);
+    world.storage.set_room(None);
     world.finish(10);
     world.check(0);
 }
