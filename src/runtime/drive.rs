@@ -10,12 +10,12 @@ use stampede_client::wire::operation::{Kind, Operation};
 
 use super::workers::{Build, Execute};
 use super::{Driver, Output};
-use crate::limits::HEADER_SIZE;
+use crate::limits::{HEADER_SIZE, PIPELINE_MAX};
 use crate::protocol::Time;
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Executor, FullDisk, Task};
 use crate::replica::ingress::{Inspected, inspect};
 use crate::replica::io::Input;
-use crate::replica::{Progress, Replica, Transfer};
+use crate::replica::{Progress, Replica};
 use crate::store::Storage;
 use crate::vsr::Status;
 use crate::vsr::clock::{Agreement, TOLERANCE_NS};
@@ -37,12 +37,19 @@ pub struct ReplicaDriver {
     /// Where checkpoints are written, and whether there was room for the last one.
     checkpoints: PathBuf,
     full: bool,
-    /// What was last said of a transfer, and when.
-    transfer: Option<(Transfer, u64)>,
+    distance: Option<Distance>,
 }
 
-/// How often the progress of a transfer is logged.
-const TRANSFER_LOG_NS: u64 = 1_000_000_000;
+/// What an operator has been told of how far this backup is from the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Distance {
+    Near,
+    Far,
+}
+
+/// A healthy backup is at most a pipeline behind; one that is merely busy comes and goes beyond that.
+const NEAR: u64 = PIPELINE_MAX as u64;
+const FAR: u64 = 16 * NEAR;
 
 /// What an operator has been told of this machine's clock, while it is the primary's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,63 +73,17 @@ impl ReplicaDriver {
             clock: ClockNews::Well,
             checkpoints,
             full: false,
-            transfer: None,
+            distance: None,
         }
     }
 
-    /// How far a checkpoint is that is being fetched.
-    fn announce_transfer(&mut self, progress: &Progress, now: Time) {
-        let Some(transfer) = progress.transfer else {
-            if self.transfer.take().is_some() {
-                tracing::info!(
-                    "no checkpoint is needed any more: this replica catches up by the log"
-                );
-            }
-            return;
-        };
-        let (before, at) = *self.transfer.get_or_insert((transfer, now.monotonic));
-        let waited = now.monotonic - at;
-        if waited < TRANSFER_LOG_NS {
-            return;
-        }
-        self.transfer = Some((transfer, now.monotonic));
-        let Transfer {
-            donor,
-            op,
-            done,
-            total,
-            problem,
-        } = transfer;
-        if let Some(problem) = problem {
-            tracing::error!(
-                "a checkpoint cannot be fetched: {problem}; trying again in a few seconds"
-            );
-            return;
-        }
-        let Some(donor) = donor else {
-            tracing::info!("looking for a replica that has a checkpoint to fetch");
-            return;
-        };
-        let bytes = if before.op == op {
-            done.saturating_sub(before.done)
-        } else {
-            done
-        };
-        let rate = u128::from(bytes) * 1_000_000_000 / u128::from(waited);
-        tracing::info!(
-            "fetching the checkpoint of op {op} from replica {donor}: {} of {} MiB, {} MiB/s",
-            done >> 20,
-            total >> 20,
-            rate >> 20
-        );
-    }
-
-    fn announce(&mut self, now: Time) {
+    fn announce(&mut self) {
         let progress = self.replica.progress();
         if progress.beyond_reach && !self.beyond_reach {
-            tracing::warn!(
+            tracing::error!(
                 "this replica stands at op {} and was away for longer than the journals of the others \
-                 reach: it fetches a checkpoint from one of them",
+                 reach: it cannot catch up and does not count towards a quorum. Keep the others \
+                 running; a larger --journal-size at format lets replicas be away for longer",
                 progress.head
             );
         }
@@ -130,7 +91,7 @@ impl ReplicaDriver {
         self.announce_damage(&progress);
         self.announce_clock(progress.clock);
         self.announce_room(progress.full);
-        self.announce_transfer(&progress, now);
+        self.announce_distance(&progress);
         let standing = (progress.status, progress.view, progress.serving);
         if self.standing == Some(standing) {
             return;
@@ -203,6 +164,28 @@ impl ReplicaDriver {
         }
     }
 
+    fn announce_distance(&mut self, progress: &Progress) {
+        let Some(behind) = progress.behind else {
+            return;
+        };
+        let distance = match behind {
+            0..=NEAR => Distance::Near,
+            FAR.. => Distance::Far,
+            _ => return,
+        };
+        if self.distance == Some(distance) {
+            return;
+        }
+        self.distance = Some(distance);
+        let op = progress.executed;
+        match distance {
+            Distance::Near => tracing::info!("caught up with the primary at op {op}"),
+            Distance::Far => {
+                tracing::info!("catching up: {behind} operations behind the primary at op {op}");
+            }
+        }
+    }
+
     fn announce_clock(&mut self, agreement: Agreement) {
         let (news, ahead) = match agreement {
             // Says nothing new.
@@ -252,7 +235,7 @@ impl Driver for ReplicaDriver {
         let tick = matches!(input, Input::Tick);
         self.replica.on_input(input, now, outputs);
         if tick {
-            self.announce(now);
+            self.announce();
         }
     }
 }

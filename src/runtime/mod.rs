@@ -8,9 +8,8 @@
 //!   files     ◄────┤ disk: journal, superblock                                      │
 //!                  └────────┬────────────────▲────────────────┬───────────▲─────────┘
 //!                        Task│            Done│  CheckpointTask│           │CheckpointDone
-//!                            │                │     LibraryTask│           │LibraryDone
 //!                  ┌────────▼────────────────┴───┐   ┌────────▼───────────┴─────────┐
-//!                  │ executor thread             │   │ builder, librarian threads   │
+//!                  │ executor thread             │   │ builder thread               │
 //!                  └─────────────────────────────┘   └──────────────────────────────┘
 //! ```
 //!
@@ -68,7 +67,6 @@ use crate::message::Pool;
 use crate::protocol::{ReplicaIndex, Time};
 use crate::replica::ingress::Inspected;
 use crate::replica::io::{Fatal, Input, Output};
-use crate::replica::library::Librarian;
 
 /// What the loop drives: the replica, or something simpler in tests.
 pub trait Driver: Send + 'static {
@@ -122,10 +120,6 @@ pub enum Error {
     Threads(io::Error),
     #[error("io_uring_enter failed: {0}")]
     Enter(io::Error),
-    #[error(
-        "a checkpoint was fetched, but operations on the disk did not end: start this replica again to use it"
-    )]
-    Busy,
     #[error("{0}")]
     Fatal(Fatal),
 }
@@ -153,11 +147,6 @@ impl Stop {
         wake::signal(self.wake.descriptor());
     }
 
-    /// Whether that has been asked for.
-    pub fn is_requested(&self) -> bool {
-        self.wanted.load(Ordering::Acquire)
-    }
-
     /// From here on SIGTERM and SIGINT ask for it; the second one ends the process at once.
     ///
     /// # Errors
@@ -180,8 +169,6 @@ pub struct Report {
     pub tasks_handed: u64,
     /// Connections closed, by reason.
     pub closed: BTreeMap<&'static str, u64>,
-    /// The replica has another checkpoint now, and is to be opened again.
-    pub reopen: bool,
 }
 
 impl Report {
@@ -197,7 +184,6 @@ impl Report {
             tasks_inline: workers.inline_count,
             tasks_handed: workers.handed_count,
             closed: counters.closed,
-            reopen: false,
         }
     }
 }
@@ -224,7 +210,6 @@ pub struct Parts<D, E, B> {
     pub driver: D,
     pub executor: E,
     pub builder: B,
-    pub librarian: Librarian,
 }
 
 /// Runs a replica until a stop is requested (`Ok`) or it must not go on (`Err`). Blocks the calling
@@ -244,11 +229,10 @@ pub fn run<D: Driver, E: Execute, B: Build>(
         driver,
         executor,
         builder,
-        librarian,
     } = parts;
     let cores = cores::Cores::plan(config.pin);
-    let workers = workers::Workers::spawn(executor, builder, librarian, &cores, &stop.wake)
-        .map_err(Error::Threads)?;
+    let workers =
+        workers::Workers::spawn(executor, builder, &cores, &stop.wake).map_err(Error::Threads)?;
     let (config, stop) = (config.clone(), stop.clone());
     let thread = std::thread::Builder::new()
         .name("replica".to_owned())
@@ -294,7 +278,6 @@ pub fn run<D: Driver, E: Execute, B: Build>(
                 tick: config.tick,
                 rounds: 0,
                 fatal: None,
-                reopen: false,
             };
             let result = world.run();
             for arena in pool.arenas() {

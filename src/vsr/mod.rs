@@ -104,9 +104,6 @@ pub struct Recovered {
     pub unsure_from: Option<Op>,
     /// The state that the machine was restored to.
     pub checkpoint_op: Op,
-    /// It could not be: there is a log, but no state. Nothing is executed and nobody served until this
-    /// replica is made anew, with a state.
-    pub checkpoint_lost: bool,
     pub sessions: Sessions,
     pub pulse_due: u64,
     /// The greatest commit point named by any prepare of the log.
@@ -167,7 +164,6 @@ pub struct Vsr {
     log_bytes_since_checkpoint: u64,
     checkpoint_running: bool,
     checkpoint_op: Op,
-    checkpoint_lost: bool,
 
     sessions: Sessions,
     /// Clients with a request in the pipeline or the queue (primary), and its latest operation.
@@ -242,7 +238,6 @@ impl Vsr {
             log,
             unsure_from,
             checkpoint_op,
-            checkpoint_lost,
             sessions,
             pulse_due,
             commit,
@@ -305,7 +300,6 @@ impl Vsr {
             log_bytes_since_checkpoint: 0,
             checkpoint_running: false,
             checkpoint_op,
-            checkpoint_lost,
             sessions,
             inflight: BTreeMap::new(),
             requests: VecDeque::new(),
@@ -412,6 +406,12 @@ impl Vsr {
     /// Whether this replica is the primary of its view, and the view is under way here.
     pub fn is_serving(&self) -> bool {
         self.status == Status::Normal && self.is_primary()
+    }
+
+    /// How many operations of its view this backup has not executed yet, once it has heard of any.
+    pub fn behind(&self) -> Option<u64> {
+        let hears = self.status == Status::Normal && !self.is_primary() && self.view_head > 0;
+        hears.then(|| self.view_head.saturating_sub(self.executed))
     }
 
     /// How the clock of this replica stands to the others, if it is the primary.
@@ -569,8 +569,6 @@ impl Vsr {
             Command::View => self.on_view(&header, &suffix_of(&message), now, effects),
             Command::GetView => self.on_get_view(&header, effects),
             Command::Hello | Command::Welcome | Command::Reply => {}
-            // Not consensus: files.
-            Command::GetCheckpoint | Command::Checkpoint | Command::GetBlock | Command::Block => {}
         }
     }
 
