@@ -37,6 +37,9 @@ pub struct DrillArgs {
     /// Seconds of load before and after each fault
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     steady: f64,
+    /// Transfers on disk before the load begins
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    preload: u64,
     /// What is drawn: which backup, which bits
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -65,6 +68,7 @@ pub(crate) struct Settings {
     pub(crate) batch: u32,
     pub(crate) runs: Option<u32>,
     pub(crate) steady: Duration,
+    pub(crate) preload: u64,
     pub(crate) seed: u64,
     pub(crate) strict: bool,
     pub(crate) keep: bool,
@@ -101,6 +105,7 @@ impl DrillArgs {
             batch: within("batch", self.batch, 1, BATCH_MAX)?,
             runs: runs.transpose()?,
             steady: Duration::from_secs_f64(self.steady),
+            preload: self.preload,
             seed: self.seed,
             strict: self.strict,
             keep: self.keep,

@@ -85,6 +85,8 @@ pub(crate) struct Read {
 /// What one client knows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientBooks {
+    /// Transfers in each of its batches.
+    pub(crate) batch: u64,
     pub(crate) batches: Vec<Batch>,
     pub(crate) reads: Vec<Read>,
     /// Transfers that were said to exist already, although this client sent them once: the cluster
@@ -99,19 +101,33 @@ pub(crate) struct ClientBooks {
 /// What all clients of a drill know.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Books {
-    /// Transfers in each batch.
-    pub(crate) batch: u64,
+    /// In the order of their numbers.
     pub(crate) clients: Vec<ClientBooks>,
     /// Clients that only read, from one replica.
     pub(crate) captives: Vec<ClientBooks>,
 }
 
 impl Books {
-    /// The instants of all acknowledgements, in order.
-    pub(crate) fn acknowledgements(&self) -> Vec<Nanos> {
+    /// All acknowledgements, in order: when, and of how many transfers.
+    pub(crate) fn acknowledgements(&self) -> Vec<(Nanos, u64)> {
+        let mut all: Vec<(Nanos, u64)> = Vec::new();
+        for client in &self.clients {
+            let answers = client.batches.iter().filter_map(|batch| batch.answered);
+            all.extend(answers.map(|at| (at, client.batch)));
+        }
+        all.sort_unstable();
+        all
+    }
+
+    /// How long batches took that were both sent and answered between two instants, shortest first.
+    pub(crate) fn latencies(&self, from: Nanos, to: Nanos) -> Vec<Nanos> {
         let batches = self.clients.iter().flat_map(|client| &client.batches);
-        let mut instants: Vec<Nanos> = batches.filter_map(|batch| batch.answered).collect();
-        instants.sort_unstable();
-        instants
+        let mut latencies: Vec<Nanos> = batches
+            .filter_map(|batch| Some((batch.sent, batch.answered?)))
+            .filter(|(sent, answered)| *sent >= from && *answered <= to)
+            .map(|(sent, answered)| answered - sent)
+            .collect();
+        latencies.sort_unstable();
+        latencies
     }
 }

@@ -6,7 +6,9 @@ use crate::scenario;
 use crate::scene::Scene;
 use crate::trouble::Trouble;
 
-const MEDIUM: &str = "256MiB";
+/// Mebibytes. The smallest journal: checkpoints come often, and a replica is soon beyond its reach.
+const SMALL: u64 = 64;
+const MEDIUM: u64 = 256;
 
 #[derive(Debug)]
 pub(crate) struct Drill {
@@ -16,7 +18,7 @@ pub(crate) struct Drill {
     pub(crate) play: fn(&mut Scene) -> Result<(), Trouble>,
     /// How often the fault is repeated, unless the command line says otherwise.
     pub(crate) runs: u32,
-    pub(crate) journal_size: &'static str,
+    pub(crate) journal_mebibytes: u64,
     /// Milliseconds: the longest gap without an acknowledgement (p99 over the runs), and the time to recover.
     pub(crate) gap_ms: Option<f64>,
     pub(crate) recovery_ms: Option<f64>,
@@ -32,7 +34,7 @@ const fn drill(
         summary,
         play,
         runs: 1,
-        journal_size: MEDIUM,
+        journal_mebibytes: MEDIUM,
         gap_ms: None,
         recovery_ms: None,
     }
@@ -82,12 +84,53 @@ pub(crate) const ALL: &[Drill] = &[
         scenario::rejoin,
     ),
     Drill {
+        journal_mebibytes: SMALL,
+        ..drill(
+            "lagging-backup",
+            "a backup was away for longer than the journals reach: it fetches a checkpoint while the others serve",
+            scenario::lagging_backup,
+        )
+    },
+    drill(
+        "lost-disk",
+        "the directory of a backup is removed: recover makes a new one, which has no vote until it is up to date",
+        scenario::lost_disk,
+    ),
+    drill(
+        "corrupt-journal",
+        "bits flip in the journal of one replica, then in different entries on each: they heal each other",
+        scenario::corrupt_journal,
+    ),
+    drill(
+        "rollback",
+        "the directory of a backup is set back to an older copy: the others notice and bring it up to date",
+        scenario::rollback,
+    ),
+    Drill {
         runs: 5,
         recovery_ms: Some(1000.0),
         ..drill(
             "power-loss",
             "kill -9 of all replicas at once: they come back from their disks",
             scenario::power_loss,
+        )
+    },
+    drill(
+        "partition",
+        "links are cut: one primary off, one deaf, a backup deaf, all from each other",
+        scenario::partition,
+    ),
+    drill(
+        "slow-disk",
+        "the disk of a backup becomes a hundred times slower: nobody waits for it",
+        scenario::slow_disk,
+    ),
+    Drill {
+        journal_mebibytes: SMALL,
+        ..drill(
+            "disk-full",
+            "full disks: of one replica, the others go on; of all, reads are served and writes resume with room",
+            scenario::disk_full,
         )
     },
 ];

@@ -5,19 +5,22 @@
 //!   DIR/replica-1/       ...
 //! ```
 //!
-//! All listen on loopback, on ports that were free. A replica that ends without having been told to is
+//! All listen on loopback, on ports that were free. Clients dial those; replicas dial each other through
+//! relays where the drill wants links that it can cut. A replica that ends without having been told to is
 //! a failed drill, whatever the account says.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use stampede_bench::engine::Clock;
 use stampede_bench::pace::Nanos;
 use stampede_client::Options;
 
 use crate::process::{Line, Process};
+use crate::relay::Relays;
 use crate::trouble::Trouble;
 
 /// Identity of the cluster: not zero, so that a mistaken default would show.
@@ -25,6 +28,10 @@ const CLUSTER: u128 = 3;
 /// Ports below those that the kernel takes for outgoing connections.
 const PORT_MIN: u16 = 20_000;
 const PORT_MAX: u16 = 32_000;
+/// Journal entries looked at, the newest.
+const ENTRIES_MAX: u64 = 2_000;
+/// How long a replica may take to stop in order.
+const STOP_MAX: Nanos = 30_000_000_000;
 /// A port that nobody listens on.
 const DISCARD: u16 = 9;
 
@@ -38,21 +45,48 @@ pub(crate) struct Replica {
     started: Nanos,
 }
 
+/// A committed entry of a journal, where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) op: u64,
+    pub(crate) file: PathBuf,
+    pub(crate) offset: u64,
+}
+
+/// Reads the JSON of `stampede inspect journal`.
+fn entries_of(json: &[u8], journal: &Path) -> Option<Vec<Entry>> {
+    let document: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let log = &document["journal"];
+    let commit = log["log"]["commit"].as_u64()?;
+    let rows = log["rows"].as_array()?.iter();
+    let live = rows.filter(|row| row["status"] == "live");
+    let entries = live.filter_map(|row| {
+        let file = row["file"].as_u64()?;
+        Some(Entry {
+            op: row["op"].as_u64()?,
+            file: journal.join(format!("journal-{file:04}.seg")),
+            offset: row["offset"].as_u64()?,
+        })
+    });
+    Some(entries.filter(|entry| entry.op <= commit).collect())
+}
+
 #[derive(Debug)]
 pub(crate) struct Cluster {
     program: PathBuf,
-    journal_size: &'static str,
+    journal_mebibytes: u64,
     clock: Clock,
     pub(crate) replicas: Vec<Replica>,
+    relays: Option<Relays>,
 }
 
 impl Cluster {
-    /// Formats so many replicas below `directory`, which is made.
-    pub(crate) fn format(
+    /// So many replicas below `directory`, which is made; not formatted yet.
+    pub(crate) fn new(
         program: &Path,
         directory: &Path,
         count: usize,
-        journal_size: &'static str,
+        journal_mebibytes: u64,
         clock: Clock,
     ) -> Result<Self, Trouble> {
         fs::create_dir_all(directory)
@@ -67,16 +101,26 @@ impl Cluster {
                 started: 0,
             })
         });
-        let cluster = Self {
+        Ok(Self {
             program: program.to_owned(),
-            journal_size,
+            journal_mebibytes,
             clock,
             replicas: replicas.collect::<Result<_, Trouble>>()?,
-        };
-        for index in 0..count {
-            cluster.make("format", index)?;
-        }
-        Ok(cluster)
+            relays: None,
+        })
+    }
+
+    /// Has replicas reach each other through relays, from their next start on.
+    pub(crate) fn relay(&mut self) -> Result<(), Trouble> {
+        let addresses: Vec<SocketAddr> = self.replicas.iter().map(|it| it.address).collect();
+        self.relays = Some(Relays::between(&addresses)?);
+        Ok(())
+    }
+
+    pub(crate) fn relays(&self) -> &Relays {
+        self.relays
+            .as_ref()
+            .expect("the story lays links before it cuts them")
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -94,7 +138,7 @@ impl Cluster {
             .arg(format!("--cluster={CLUSTER}"))
             .arg(format!("--replica={index}"))
             .arg(format!("--replica-count={}", self.count()))
-            .arg(format!("--journal-size={}", self.journal_size))
+            .arg(format!("--journal-size={}MiB", self.journal_mebibytes))
             .arg(&self.replicas[index].directory)
             .output()
             .map_err(|error| {
@@ -128,11 +172,10 @@ impl Cluster {
 
     /// Starts a replica's process.
     pub(crate) fn launch(&mut self, index: usize) -> Result<(), Trouble> {
-        let addresses: Vec<String> = self
-            .replicas
-            .iter()
-            .map(|replica| replica.address.to_string())
-            .collect();
+        let own: Vec<SocketAddr> = self.replicas.iter().map(|it| it.address).collect();
+        let relays = self.relays.as_ref();
+        let addresses = relays.map_or(own.as_slice(), |relays| relays.addresses_for(index));
+        let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         let replica = &mut self.replicas[index];
         assert!(replica.process.is_none(), "replica {index} runs already");
         let log = File::options().create(true).append(true).open(&replica.log);
@@ -154,6 +197,49 @@ impl Cluster {
         processes
             .filter(|replica| replica.process.is_some())
             .count()
+    }
+
+    /// Stops a replica in order.
+    pub(crate) fn stop(&mut self, index: usize) -> Result<(), Trouble> {
+        let Some(mut process) = self.replicas[index].process.take() else {
+            return Ok(());
+        };
+        process.signal(libc::SIGTERM);
+        let end = self.clock.now() + STOP_MAX;
+        while process.ended().is_none() {
+            if self.clock.now() > end {
+                return Err(Trouble::failed(format!(
+                    "replica {index} does not stop when it is told to"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// The id of a replica's process.
+    pub(crate) fn process(&self, index: usize) -> Option<u32> {
+        self.replicas[index].process.as_ref().map(Process::id)
+    }
+
+    /// What `stampede inspect` finds in the journal of a replica that does not run: its newest entries
+    /// that are committed.
+    pub(crate) fn inspect_journal(&self, index: usize) -> Result<Vec<Entry>, Trouble> {
+        let directory = &self.replicas[index].directory;
+        let output = Command::new(&self.program)
+            .arg("inspect")
+            .arg("--json")
+            .arg(format!("--limit={ENTRIES_MAX}"))
+            .arg("journal")
+            .arg(directory)
+            .output()
+            .map_err(|error| Trouble::failed(format!("stampede inspect: {error}")))?;
+        entries_of(&output.stdout, &directory.join("journal")).ok_or_else(|| {
+            Trouble::failed(format!(
+                "stampede inspect of replica {index} says nothing of a journal: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ))
+        })
     }
 
     /// kill -9 of all of these at once.
@@ -206,6 +292,15 @@ impl Cluster {
         self.replicas[index].process.as_ref()?.said(text, start)
     }
 
+    /// Whether a replica is, as it said last, as far as the primary, or the primary itself.
+    pub(crate) fn is_near(&self, index: usize) -> bool {
+        const NEAR: [&str; 2] = ["caught up with the primary", " serving: primary"];
+        const NOT: [&str; 3] = ["catching up:", "not serving:", "recovering:"];
+        let process = self.replicas[index].process.as_ref();
+        let said = process.and_then(|it| it.said_last(&[NEAR.as_slice(), &NOT].concat()));
+        said.is_some_and(|line| NEAR.iter().any(|text| line.text.contains(text)))
+    }
+
     /// When its present process was started.
     pub(crate) fn started(&self, index: usize) -> Nanos {
         self.replicas[index].started
@@ -240,5 +335,26 @@ impl Ports {
             }
         }
         Err(Trouble::failed("no free port on loopback"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn committed_entries_are_read_from_what_inspect_says() {
+        let row =
+            |op, status| format!(r#"{{"op":{op},"status":"{status}","file":2,"offset":4096}}"#);
+        let rows = [row(7, "live"), row(7, "superseded"), row(9, "live")].join(",");
+        let json = format!(r#"{{"journal":{{"log":{{"commit":8}},"rows":[{rows}]}}}}"#);
+        let entries = entries_of(json.as_bytes(), Path::new("j")).unwrap();
+        let expected = Entry {
+            op: 7,
+            file: PathBuf::from("j/journal-0002.seg"),
+            offset: 4096,
+        };
+        assert_eq!(entries, [expected]);
+        assert!(entries_of(b"nonsense", Path::new("j")).is_none());
     }
 }

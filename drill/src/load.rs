@@ -19,16 +19,23 @@ use stampede_client::wire::{Account, Transfer};
 use stampede_client::{Client, Error, Options};
 
 use crate::books::{self, Batch, Books, ClientBooks, Read};
+use crate::signal;
 use crate::trouble::Trouble;
 
 /// One request in so many is a read.
 const READ_EVERY: u64 = 8;
 /// How long a call may take before its fate counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for the first calls, while replicas are still starting.
+const PATIENCE_FIRST: Duration = Duration::from_secs(60);
 /// The same for a captive: it is mostly not answered at all.
 const PATIENCE_CAPTIVE: Duration = Duration::from_secs(3);
 /// A client that has sent so many batches stops: some hours, and 200 MB of books.
 const BATCHES_MAX: usize = 5_000_000;
+
+/// Clients that load what is to be there before, and the size of their batches: the largest.
+const PRELOADERS: u32 = 2;
+const PRELOAD_BATCH: u64 = 8000;
 
 /// How much load, and where to.
 #[derive(Clone, Debug)]
@@ -36,6 +43,8 @@ pub(crate) struct LoadOptions {
     pub(crate) cluster: Options,
     pub(crate) clients: u32,
     pub(crate) batch: u32,
+    /// Transfers that are on disk before the load begins, in full batches.
+    pub(crate) preload: u64,
 }
 
 /// What clients tell each other and the scene while they work.
@@ -63,14 +72,15 @@ struct Sums {
 pub(crate) struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<ClientBooks>>,
-    batch: u64,
+    preloaded: Vec<ClientBooks>,
 }
 
 impl Load {
-    /// Creates the accounts and begins.
+    /// Creates the accounts, loads what is to be there before, and begins.
     pub(crate) fn start(options: &LoadOptions, clock: Clock) -> Result<Self, Trouble> {
-        let mut client = connect(&options.cluster, Duration::from_secs(30))?;
-        create_accounts(&mut client, options.clients)?;
+        let mut client = connect(&options.cluster, PATIENCE_FIRST)?;
+        create_accounts(&mut client, options.clients + PRELOADERS)?;
+        let preloaded = preload(options, clock)?;
         let shared = Arc::new(Shared {
             clock,
             stop: AtomicBool::new(false),
@@ -89,7 +99,7 @@ impl Load {
         Ok(Self {
             threads: threads.collect(),
             shared,
-            batch: options.batch.into(),
+            preloaded,
         })
     }
 
@@ -123,11 +133,9 @@ impl Load {
     pub(crate) fn finish(self) -> Books {
         self.shared.stop.store(true, Ordering::Relaxed);
         let clients = self.threads.into_iter();
+        let clients = clients.map(|thread| thread.join().expect("clients do not panic"));
         Books {
-            batch: self.batch,
-            clients: clients
-                .map(|thread| thread.join().expect("clients do not panic"))
-                .collect(),
+            clients: clients.chain(self.preloaded).collect(),
             captives: Vec::new(),
         }
     }
@@ -199,6 +207,57 @@ fn create_accounts(client: &mut Client, clients: u32) -> Result<(), Trouble> {
     }
 }
 
+/// Creates transfers in full batches, by clients of their own whose numbers follow the others'.
+fn preload(options: &LoadOptions, clock: Clock) -> Result<Vec<ClientBooks>, Trouble> {
+    let batches = options.preload.div_ceil(PRELOAD_BATCH);
+    let threads = (0..PRELOADERS).map(|index| {
+        let cluster = options.cluster.clone();
+        let client = options.clients + index;
+        let share = (batches + u64::from(index)) / u64::from(PRELOADERS);
+        std::thread::spawn(move || preload_share(&cluster, client, share, clock))
+    });
+    let threads: Vec<_> = threads.collect();
+    let shares = threads.into_iter();
+    shares
+        .map(|thread| thread.join().expect("clients do not panic"))
+        .collect()
+}
+
+fn preload_share(
+    cluster: &Options,
+    client: u32,
+    batches: u64,
+    clock: Clock,
+) -> Result<ClientBooks, Trouble> {
+    let mut connection = connect(cluster, PATIENCE_FIRST)?;
+    let mut books = ClientBooks {
+        batch: PRELOAD_BATCH,
+        ..ClientBooks::default()
+    };
+    for first in (0..batches).map(|index| index * PRELOAD_BATCH) {
+        signal::check()?;
+        let transfers: Vec<Transfer> = (first..first + PRELOAD_BATCH)
+            .map(|number| books::transfer(client, number))
+            .collect();
+        let sent = clock.now();
+        let results = connection
+            .create_transfers(&transfers)
+            .map_err(|error| Trouble::failed(format!("a batch before the load: {error}")))?;
+        if let Some(result) = results.iter().find(|result| !result.is_created()) {
+            return Err(Trouble::failed(format!(
+                "a transfer was not created before the load: {result:?}"
+            )));
+        }
+        let answered = Some(clock.now());
+        books.batches.push(Batch {
+            first,
+            sent,
+            answered,
+        });
+    }
+    Ok(books)
+}
+
 /// One client's thread.
 struct Worker<'a> {
     index: u32,
@@ -215,7 +274,10 @@ impl<'a> Worker<'a> {
             index,
             batch,
             shared,
-            books: ClientBooks::default(),
+            books: ClientBooks {
+                batch,
+                ..ClientBooks::default()
+            },
             number: 0,
         }
     }

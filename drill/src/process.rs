@@ -86,6 +86,17 @@ impl Process {
         late.find(|line| line.text.contains(text)).cloned()
     }
 
+    /// The last line that holds one of these texts.
+    pub(crate) fn said_last(&self, texts: &[&str]) -> Option<Line> {
+        let lines = self.lines.lock().expect("listeners do not panic");
+        let holds = |line: &&Line| texts.iter().any(|text| line.text.contains(text));
+        lines.iter().rev().find(holds).cloned()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The last lines, for a person who wonders what went wrong.
     pub(crate) fn tail(&self, count: usize) -> String {
         let lines = self.lines.lock().expect("listeners do not panic");

@@ -22,7 +22,7 @@ pub(crate) fn primary_crash(scene: &mut Scene) -> Result<(), Trouble> {
         })?;
         scene.recovery(|scene| {
             scene.restart(&[primary])?;
-            scene.serving(primary)
+            scene.caught_up(primary)
         })
     })
 }
@@ -39,7 +39,7 @@ pub(crate) fn backup_crash(scene: &mut Scene) -> Result<(), Trouble> {
         })?;
         scene.recovery(|scene| {
             scene.restart(&[backup])?;
-            scene.serving(backup)
+            scene.caught_up(backup)
         })
     })
 }
@@ -93,32 +93,239 @@ pub(crate) fn cascade(scene: &mut Scene) -> Result<(), Trouble> {
         })?;
         scene.steady()?;
         scene.restart(&dead)?;
-        dead.iter().try_for_each(|index| scene.serving(*index))
+        dead.iter().try_for_each(|index| scene.caught_up(*index))
     })
 }
 
-/// A backup is away while the others work, and comes back: it catches up while they go on. That it has
-/// is proved by needing it: another one is killed, and the majority is one with it or none.
+/// A backup is away while the others work, and comes back: it catches up while they go on, and counts.
 pub(crate) fn rejoin(scene: &mut Scene) -> Result<(), Trouble> {
     scene.start()?;
     scene.repeat(|scene| {
         scene.steady()?;
-        let backups = scene.backups();
-        let (away, others) = backups.split_first().expect("three replicas at least");
-        scene.kill(&[*away]);
+        let away = scene.any_backup();
+        scene.kill(&[away]);
         scene.steady()?;
         scene.gap(|scene| {
             scene.recovery(|scene| {
-                scene.restart(&[*away])?;
-                scene.serving(*away)
+                scene.restart(&[away])?;
+                scene.caught_up(away)
             })?;
             scene.steady()
         })?;
-        scene.kill(others);
-        scene.service_resumes()?;
+        scene.counts(away)
+    })
+}
+
+/// A backup is away until the journals of the others no longer reach back to where it stands: it
+/// fetches a checkpoint and the log behind it, while they go on.
+pub(crate) fn lagging_backup(scene: &mut Scene) -> Result<(), Trouble> {
+    scene.start()?;
+    scene.repeat(|scene| {
         scene.steady()?;
-        scene.restart(others)?;
-        others.iter().try_for_each(|index| scene.serving(*index))
+        let away = scene.any_backup();
+        scene.kill(&[away]);
+        scene.outgrow_journals(1.25)?;
+        scene.throughput_ratio(
+            |scene| {
+                scene.gap(|scene| {
+                    scene.recovery(|scene| {
+                        scene.restart(&[away])?;
+                        scene.caught_up(away)
+                    })
+                })
+            },
+            0.5,
+        )?;
+        scene.counts(away)
+    })
+}
+
+/// The disk of a backup is lost: `stampede recover` makes a new one, which has no vote until the others
+/// have brought it up to date.
+pub(crate) fn lost_disk(scene: &mut Scene) -> Result<(), Trouble> {
+    scene.start()?;
+    scene.repeat(|scene| {
+        scene.steady()?;
+        let lost = scene.any_backup();
+        scene.kill(&[lost]);
+        scene.lose_disk(lost)?;
+        scene.steady()?;
+        scene.gap(|scene| {
+            scene.recovery(|scene| {
+                scene.recover(lost)?;
+                scene.restart(&[lost])?;
+                scene.says(lost, "recovering:")?;
+                scene.caught_up(lost)
+            })
+        })?;
+        scene.counts(lost)
+    })
+}
+
+/// Bits flip in the journal of one replica; then in different entries on each.
+pub(crate) fn corrupt_journal(scene: &mut Scene) -> Result<(), Trouble> {
+    const ENTRIES: usize = 10;
+    scene.start()?;
+    scene.repeat(|scene| {
+        scene.steady()?;
+        let one = scene.any_backup();
+        scene.kill(&[one]);
+        scene.corrupt(&[one], ENTRIES)?;
+        scene.gap(|scene| {
+            scene.restart(&[one])?;
+            scene.says(one, "the disk has damaged")?;
+            scene.says(one, "all damaged entries of the journal are restored")?;
+            scene.caught_up(one)
+        })?;
+        scene.counts(one)?;
+
+        scene.steady()?;
+        let all = scene.all();
+        scene.kill(&all);
+        scene.corrupt(&all, ENTRIES)?;
+        scene.recovery(|scene| {
+            scene.restart(&all)?;
+            scene.service_resumes()
+        })?;
+        all.iter().try_for_each(|index| {
+            scene.says(*index, "the disk has damaged")?;
+            scene.says(*index, "all damaged entries of the journal are restored")
+        })?;
+        scene.steady()
+    })
+}
+
+/// The directory of a backup is set back to an older copy: it has forgotten what it promised since. The
+/// others notice, and it neither votes until it has caught up nor refuses for ever.
+pub(crate) fn rollback(scene: &mut Scene) -> Result<(), Trouble> {
+    scene.start()?;
+    scene.repeat(|scene| {
+        scene.steady()?;
+        let old = scene.any_backup();
+        scene.stop(old)?;
+        scene.copy_directory(old)?;
+        scene.restart(&[old])?;
+        scene.caught_up(old)?;
+        scene.steady()?;
+        scene.stop(old)?;
+        scene.put_back(old)?;
+        scene.gap(|scene| {
+            scene.recovery(|scene| {
+                scene.restart(&[old])?;
+                scene.says(old, "recovering:")?;
+                scene.caught_up(old)
+            })
+        })?;
+        scene.counts(old)
+    })
+}
+
+/// Links are cut: the primary off from everybody but its clients; the primary deaf; a backup deaf; all
+/// from each other.
+pub(crate) fn partition(scene: &mut Scene) -> Result<(), Trouble> {
+    scene.lay_links()?;
+    scene.start()?;
+    scene.repeat(|scene| {
+        scene.steady()?;
+        let primary = scene.primary();
+        let captive = scene.captive(primary)?;
+        scene.gap(|scene| {
+            scene.isolate(primary);
+            scene.service_resumes()?;
+            scene.steady()
+        })?;
+        // It cannot know, and must not answer.
+        captive.read();
+        scene.steady()?;
+        scene.heal();
+        scene.release(captive)?;
+        scene.caught_up(primary)?;
+
+        scene.steady()?;
+        let primary = scene.primary();
+        scene.gap(|scene| {
+            scene.deafen(primary);
+            scene.service_resumes()?;
+            scene.steady()
+        })?;
+        scene.heal();
+        scene.caught_up(primary)?;
+
+        scene.steady()?;
+        let backup = scene.any_backup();
+        scene.same_view(|scene| {
+            scene.gap(|scene| {
+                scene.deafen(backup);
+                scene.steady()
+            })?;
+            scene.heal();
+            scene.steady()
+        })?;
+        scene.counts(backup)?;
+
+        scene.steady()?;
+        scene.scatter();
+        scene.no_service()?;
+        scene.recovery(|scene| {
+            scene.heal();
+            scene.service_resumes()
+        })?;
+        scene.steady()
+    })
+}
+
+/// The disk of a backup becomes a hundred times slower: nobody waits for it.
+pub(crate) fn slow_disk(scene: &mut Scene) -> Result<(), Trouble> {
+    const WRITES_PER_S: u32 = 40;
+    scene.start()?;
+    scene.repeat(|scene| {
+        let backup = scene.any_backup();
+        scene.latency_ratio(
+            |scene| {
+                scene.gap(|scene| {
+                    scene.slow_disk(backup, WRITES_PER_S)?;
+                    scene.steady()?;
+                    scene.steady()
+                })
+            },
+            1.5,
+        )?;
+        scene.recovery(|scene| {
+            scene.fast_disk();
+            scene.caught_up(backup)
+        })?;
+        scene.counts(backup)
+    })
+}
+
+/// The disk of one replica is full: the others go on. The disks of all are full: writes are refused and
+/// reads are served, until there is room again.
+pub(crate) fn disk_full(scene: &mut Scene) -> Result<(), Trouble> {
+    const DISK_MEBIBYTES: u64 = 160;
+    scene.small_disks(DISK_MEBIBYTES)?;
+    scene.start()?;
+    scene.repeat(|scene| {
+        scene.steady()?;
+        let one = scene.any_backup();
+        scene.gap(|scene| {
+            scene.fill_disk(one)?;
+            scene.says(one, "the disk is full")?;
+            scene.steady()
+        })?;
+        scene.free_disk(one)?;
+        scene.says(one, "there is room in")?;
+        scene.caught_up(one)?;
+        scene.counts(one)?;
+
+        let all = scene.all();
+        all.iter().try_for_each(|index| scene.fill_disk(*index))?;
+        scene.service_stops()?;
+        scene.reads_are_served()?;
+        scene.recovery(|scene| {
+            all.iter().try_for_each(|index| scene.free_disk(*index))?;
+            scene.service_resumes()
+        })?;
+        scene.steady()
     })
 }
 

@@ -4,6 +4,7 @@
 //! itself, a client has complained, or somebody pressed Ctrl-C; and nothing waits for longer than its
 //! patience. Measuring is done afterwards from the clients' books: a verb only notes instants.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use stampede_bench::pace::Nanos;
 use stampede_bench::random::Random;
 
 use crate::args::Settings;
-use crate::books::{Books, ClientBooks};
+use crate::books::{self, Books, ClientBooks};
 use crate::catalog::Drill;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Entry};
+use crate::disks::{self, Throttle};
 use crate::load::{self, Captive, Load, LoadOptions};
-use crate::report::{Distribution, Mark, Outcome, Timeline};
+use crate::report::{Aim, Distribution, Figure, Mark, Outcome, Timeline};
 use crate::signal;
 use crate::trouble::Trouble;
 use crate::verdict::{self, Audit};
@@ -26,6 +28,15 @@ use crate::verdict::{self, Audit};
 const STEP: Duration = Duration::from_millis(1);
 /// How long anything may take that a cluster does by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// And what moves much data.
+const PATIENCE_LONG: Duration = Duration::from_secs(180);
+/// How long a read may take that needs nothing but a majority's memory.
+const PATIENCE_READ: Duration = Duration::from_secs(5);
+/// Without any acknowledgement for so long, service has stopped.
+const SILENCE: Duration = Duration::from_millis(1500);
+/// Bytes of a journal entry in which bits are flipped: header and payload of the smallest batch, not
+/// the padding behind them.
+const ENTRY_BYTES: u64 = 384;
 /// Fewer batches than this are no load: a drill under it would prove nothing.
 const BATCHES_MIN: u64 = 20;
 
@@ -51,6 +62,64 @@ pub(crate) struct Scene {
     forbidden: Vec<(Nanos, Nanos)>,
     notes: Vec<String>,
     captives: Vec<ClientBooks>,
+    figures: Vec<Measure>,
+    throttle: Option<Throttle>,
+}
+
+/// What is compared when the books are closed.
+#[derive(Clone, Copy, Debug)]
+enum Measure {
+    Latency {
+        before: Span,
+        meanwhile: Span,
+        aim: f64,
+    },
+    Throughput {
+        before: Span,
+        meanwhile: Span,
+        aim: f64,
+    },
+}
+
+impl Measure {
+    fn figure(&self, books: &Books, acknowledgements: &[(Nanos, u64)]) -> Figure {
+        match *self {
+            Self::Latency {
+                before,
+                meanwhile,
+                aim,
+            } => {
+                let p99 = |span: Span| {
+                    let latencies = books.latencies(span.from, span.to);
+                    let rank = (latencies.len() * 99).div_ceil(100).max(1) - 1;
+                    latencies
+                        .get(rank)
+                        .map_or(f64::NAN, |nanos| milliseconds(*nanos))
+                };
+                let (before, meanwhile) = (p99(before), p99(meanwhile));
+                Figure {
+                    name: format!("p99 of a batch {before:.2} ms, meanwhile {meanwhile:.2} ms:"),
+                    value: meanwhile / before,
+                    unit: "times",
+                    aim: Some(Aim::AtMost(aim)),
+                }
+            }
+            Self::Throughput {
+                before,
+                meanwhile,
+                aim,
+            } => {
+                let rate = |span: Span| verdict::rate(acknowledgements, span.from, span.to);
+                let (before, meanwhile) = (rate(before), rate(meanwhile));
+                Figure {
+                    name: format!("{before:.0} transfers/s, meanwhile {meanwhile:.0}:"),
+                    value: meanwhile / before,
+                    unit: "times",
+                    aim: Some(Aim::AtLeast(aim)),
+                }
+            }
+        }
+    }
 }
 
 impl Scene {
@@ -65,11 +134,11 @@ impl Scene {
                 directory.display()
             )));
         }
-        let cluster = Cluster::format(
+        let cluster = Cluster::new(
             &settings.program,
             &directory,
             settings.replicas,
-            drill.journal_size,
+            drill.journal_mebibytes,
             clock,
         )?;
         Ok(Self {
@@ -86,7 +155,27 @@ impl Scene {
             forbidden: Vec::new(),
             notes: Vec::new(),
             captives: Vec::new(),
+            figures: Vec::new(),
+            throttle: None,
         })
+    }
+
+    // ── the stage ───────────────────────────────────────────────────────────────────────────────
+
+    /// Links between replicas that can be cut.
+    pub(crate) fn lay_links(&mut self) -> Result<(), Trouble> {
+        self.cluster.relay()
+    }
+
+    /// A file system of its own for each replica, a little larger than its journal.
+    pub(crate) fn small_disks(&mut self, mebibytes: u64) -> Result<(), Trouble> {
+        disks::own_mounts()?;
+        for index in self.all() {
+            let image = self.directory.join(format!("disk-{index}.img"));
+            let directory = &self.cluster.replicas[index].directory;
+            disks::mount_small(&image, directory, mebibytes)?;
+        }
+        Ok(())
     }
 
     // ── the cast ────────────────────────────────────────────────────────────────────────────────
@@ -136,9 +225,12 @@ impl Scene {
 
     // ── the story ───────────────────────────────────────────────────────────────────────────────
 
-    /// Starts all replicas and the load, and waits until it flows.
+    /// Formats and starts all replicas and the load, and waits until it flows.
     pub(crate) fn start(&mut self) -> Result<(), Trouble> {
         let all = self.all();
+        for index in &all {
+            self.cluster.make("format", *index)?;
+        }
         self.restart(&all)?;
         self.begin_load()
     }
@@ -148,6 +240,7 @@ impl Scene {
             cluster: self.cluster.options(),
             clients: self.settings.clients,
             batch: self.settings.batch,
+            preload: self.settings.preload,
         };
         self.load = Some(Load::start(&options, self.clock)?);
         self.wait_until("all clients have a session", |scene| scene.load().is_up())?;
@@ -204,6 +297,219 @@ impl Scene {
         self.cluster.resume(index);
     }
 
+    /// Stops a replica in order.
+    pub(crate) fn stop(&mut self, index: usize) -> Result<(), Trouble> {
+        self.mark(&format!("stop {}", names(&[index])));
+        self.cluster.stop(index)
+    }
+
+    /// Load until so many times its journal has been written, at a sector for each batch.
+    pub(crate) fn outgrow_journals(&mut self, times: f64) -> Result<(), Trouble> {
+        let sectors = self.drill.journal_mebibytes as f64 * 256.0 * times;
+        let begin = self.load().acknowledged();
+        self.mark(&format!("load for {times} journals"));
+        self.wait_within(PATIENCE_LONG, "the journals are outgrown", |scene| {
+            (scene.load().acknowledged() - begin) as f64 > sectors
+        })
+    }
+
+    // ── links ───────────────────────────────────────────────────────────────────────────────────
+
+    /// Lets nothing pass between a replica and all others.
+    pub(crate) fn isolate(&mut self, index: usize) {
+        self.mark(&format!("cut {} off", names(&[index])));
+        for other in self.all() {
+            self.cluster.relays().set(index, other, false);
+            self.cluster.relays().set(other, index, false);
+        }
+    }
+
+    /// Lets nothing pass to a replica; it can still speak.
+    pub(crate) fn deafen(&mut self, index: usize) {
+        self.mark(&format!("deafen {}", names(&[index])));
+        for other in self.all() {
+            self.cluster.relays().set(other, index, false);
+        }
+    }
+
+    /// Lets nothing pass between any two.
+    pub(crate) fn scatter(&mut self) {
+        self.mark("cut all links");
+        self.cluster.relays().set_all(false);
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.mark("heal all links");
+        self.cluster.relays().set_all(true);
+    }
+
+    /// What happens meanwhile may not end a view.
+    pub(crate) fn same_view(
+        &mut self,
+        what: impl FnOnce(&mut Self) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let before = self.load().view();
+        what(self)?;
+        let after = self.load().view();
+        if before == after {
+            return Ok(());
+        }
+        Err(Trouble::failed(format!(
+            "view {before} was left for view {after} without need"
+        )))
+    }
+
+    // ── disks ───────────────────────────────────────────────────────────────────────────────────
+
+    /// Removes a replica's directory.
+    pub(crate) fn lose_disk(&mut self, index: usize) -> Result<(), Trouble> {
+        self.mark(&format!("remove the directory of {}", names(&[index])));
+        let directory = &self.cluster.replicas[index].directory;
+        fs::remove_dir_all(directory)
+            .map_err(|error| Trouble::failed(format!("{}: {error}", directory.display())))
+    }
+
+    /// `stampede recover`.
+    pub(crate) fn recover(&mut self, index: usize) -> Result<(), Trouble> {
+        self.mark(&format!("recover {}", names(&[index])));
+        self.cluster.make("recover", index)
+    }
+
+    /// Keeps a copy of a stopped replica's directory.
+    pub(crate) fn copy_directory(&mut self, index: usize) -> Result<(), Trouble> {
+        self.mark(&format!("copy the directory of {}", names(&[index])));
+        let directory = self.cluster.replicas[index].directory.clone();
+        disks::copy(&directory, &directory.with_extension("copy"))
+    }
+
+    /// Puts the copy in the place of what has become of the original.
+    pub(crate) fn put_back(&mut self, index: usize) -> Result<(), Trouble> {
+        self.mark(&format!(
+            "put the old directory of {} back",
+            names(&[index])
+        ));
+        let directory = self.cluster.replicas[index].directory.clone();
+        fs::remove_dir_all(&directory)
+            .and_then(|()| fs::rename(directory.with_extension("copy"), &directory))
+            .map_err(|error| Trouble::failed(format!("{}: {error}", directory.display())))
+    }
+
+    /// Flips a bit in `count` committed entries of each of these stopped replicas' journals, no entry
+    /// on two of them.
+    pub(crate) fn corrupt(&mut self, indexes: &[usize], count: usize) -> Result<(), Trouble> {
+        self.mark(&format!("flip bits of {}", names(indexes)));
+        let mut journals = Vec::new();
+        for index in indexes {
+            journals.push(self.cluster.inspect_journal(*index)?);
+        }
+        // What one has not written another may not lose: only what all of them hold is touched.
+        let ops =
+            |journal: &Vec<Entry>| -> BTreeSet<u64> { journal.iter().map(|it| it.op).collect() };
+        let held = journals.iter().map(ops);
+        let common = held.reduce(|a, b| a.intersection(&b).copied().collect());
+        let common = common.unwrap_or_default();
+        let share = indexes.len() as u64;
+        for (journal, turn) in journals.iter().zip(0..) {
+            let own = |entry: &&Entry| common.contains(&entry.op) && entry.op % share == turn;
+            let mut own: Vec<&Entry> = journal.iter().filter(own).collect();
+            if own.len() < count {
+                return Err(Trouble::failed(format!(
+                    "only {} entries can be damaged, not {count}: longer load is needed (--steady)",
+                    own.len()
+                )));
+            }
+            for _ in 0..count {
+                let pick = self.random.below(own.len() as u64);
+                let entry = own.swap_remove(usize::try_from(pick).expect("few entries"));
+                let (byte, bit) = (self.random.below(ENTRY_BYTES), self.random.below(8));
+                let bit = u32::try_from(bit).expect("below eight");
+                disks::flip(&entry.file, entry.offset + byte, bit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the disk of a running replica take few writes from now on.
+    pub(crate) fn slow_disk(&mut self, index: usize, writes_per_s: u32) -> Result<(), Trouble> {
+        let throttle = Throttle::on(&self.cluster.replicas[index].directory, writes_per_s)?;
+        let process = self.cluster.process(index);
+        throttle.add(process.ok_or_else(|| Trouble::failed("the slow replica does not run"))?)?;
+        self.mark(&format!(
+            "disk of {}: {writes_per_s} writes/s",
+            names(&[index])
+        ));
+        self.throttle = Some(throttle);
+        Ok(())
+    }
+
+    pub(crate) fn fast_disk(&mut self) {
+        self.mark("disk as before");
+        self.throttle = None;
+    }
+
+    /// Leaves no room on a replica's file system.
+    pub(crate) fn fill_disk(&mut self, index: usize) -> Result<(), Trouble> {
+        self.mark(&format!("fill the disk of {}", names(&[index])));
+        disks::fill(&self.cluster.replicas[index].directory)
+    }
+
+    /// Makes room again.
+    pub(crate) fn free_disk(&mut self, index: usize) -> Result<(), Trouble> {
+        self.mark(&format!("free the disk of {}", names(&[index])));
+        disks::free(&self.cluster.replicas[index].directory)
+    }
+
+    // ── waiting for what must happen ────────────────────────────────────────────────────────────
+
+    /// Waits until a replica has said that it is as far as the primary, or leads.
+    pub(crate) fn caught_up(&mut self, index: usize) -> Result<(), Trouble> {
+        let what = format!("replica {index} has caught up");
+        self.wait_within(PATIENCE_LONG, &what, |scene| scene.cluster.is_near(index))
+    }
+
+    /// Waits until a replica has said this, in its present life.
+    pub(crate) fn says(&mut self, index: usize, text: &str) -> Result<(), Trouble> {
+        let started = self.cluster.started(index);
+        self.wait_until(&format!("replica {index} says `{text}`"), |scene| {
+            scene.cluster.said(index, text, started).is_some()
+        })
+    }
+
+    /// Proves that a replica counts: so many others are killed that the majority is one with it or none.
+    pub(crate) fn counts(&mut self, index: usize) -> Result<(), Trouble> {
+        let mut others = self.backups();
+        others.retain(|other| *other != index);
+        let spare = self.cluster.count() - self.cluster.majority();
+        if index == self.primary() {
+            // It leads: that is proof enough.
+            return self.service_resumes();
+        }
+        others.truncate(spare);
+        self.kill(&others);
+        self.service_resumes()?;
+        self.steady()?;
+        self.restart(&others)?;
+        others.iter().try_for_each(|other| self.caught_up(*other))
+    }
+
+    /// Waits until nothing more is acknowledged.
+    pub(crate) fn service_stops(&mut self) -> Result<(), Trouble> {
+        let mut last = (self.now(), self.load().acknowledged());
+        let end = self.now() + nanos(PATIENCE_LONG);
+        while self.now() - last.0 < nanos(SILENCE) {
+            if self.now() > end {
+                return Err(Trouble::failed("waited in vain until service stops"));
+            }
+            let acknowledged = self.load().acknowledged();
+            if acknowledged != last.1 {
+                last = (self.now(), acknowledged);
+            }
+            self.step()?;
+        }
+        self.mark("service has stopped");
+        Ok(())
+    }
+
     /// Watches for a while in which nothing may be acknowledged that is asked meanwhile.
     pub(crate) fn no_service(&mut self) -> Result<(), Trouble> {
         let span = self.span(|scene| scene.steady())?;
@@ -219,12 +525,20 @@ impl Scene {
         })
     }
 
-    /// Waits until a replica says that it serves, in its present life.
-    pub(crate) fn serving(&mut self, index: usize) -> Result<(), Trouble> {
-        let started = self.cluster.started(index);
-        self.wait_until(&format!("replica {index} serves"), |scene| {
-            scene.cluster.said(index, " serving: ", started).is_some()
-        })
+    /// While no write is, a read must be answered.
+    pub(crate) fn reads_are_served(&mut self) -> Result<(), Trouble> {
+        let mut client = load::connect(&self.cluster.options(), PATIENCE_READ)?;
+        let found = client.lookup_accounts(&[books::pot_of(0)]);
+        self.mark("read");
+        match found {
+            Ok(accounts) if accounts.len() == 1 => Ok(()),
+            Ok(_) => Err(Trouble::failed(
+                "an account is not there while the disks are full",
+            )),
+            Err(error) => Err(Trouble::failed(format!(
+                "a read was not answered while the disks were full: {error}"
+            ))),
+        }
     }
 
     // ── measuring ───────────────────────────────────────────────────────────────────────────────
@@ -247,6 +561,44 @@ impl Scene {
         let span = self.span(what)?;
         self.recoveries.push(span);
         Ok(())
+    }
+
+    /// The p99 of a batch before and while something happens, as a ratio that should be at most `aim`.
+    pub(crate) fn latency_ratio(
+        &mut self,
+        what: impl FnOnce(&mut Self) -> Result<(), Trouble>,
+        aim: f64,
+    ) -> Result<(), Trouble> {
+        let (before, meanwhile) = self.compare(what)?;
+        self.figures.push(Measure::Latency {
+            before,
+            meanwhile,
+            aim,
+        });
+        Ok(())
+    }
+
+    /// The throughput while something happens, as a share of that before, which should be at least `aim`.
+    pub(crate) fn throughput_ratio(
+        &mut self,
+        what: impl FnOnce(&mut Self) -> Result<(), Trouble>,
+        aim: f64,
+    ) -> Result<(), Trouble> {
+        let (before, meanwhile) = self.compare(what)?;
+        self.figures.push(Measure::Throughput {
+            before,
+            meanwhile,
+            aim,
+        });
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        what: impl FnOnce(&mut Self) -> Result<(), Trouble>,
+    ) -> Result<(Span, Span), Trouble> {
+        let before = self.span(|scene| scene.steady())?;
+        Ok((before, self.span(what)?))
     }
 
     fn span(
@@ -334,6 +686,7 @@ impl Scene {
         }
         let all = self.all();
         self.cluster.kill(&all);
+        self.throttle = None;
         self.measure(&mut outcome, &books, ended);
         outcome.close();
         outcome
@@ -352,9 +705,13 @@ impl Scene {
         outcome.gap = Distribution::of(self.gaps.iter().map(gap));
         outcome.recovery = Distribution::of(self.recoveries.iter().map(length));
         outcome.notes.clone_from(&self.notes);
+        let figures = self.figures.iter();
+        outcome.figures = figures
+            .map(|it| it.figure(books, &acknowledgements))
+            .collect();
         outcome.seconds = seconds(ended);
         outcome.marks.clone_from(&self.marks);
-        outcome.timeline = Timeline::of(&acknowledgements, books.batch, ended);
+        outcome.timeline = Timeline::of(&acknowledgements, ended);
     }
 
     /// Removes what the drill has written.

@@ -8,10 +8,6 @@ pub(crate) enum Trouble {
     #[error("{0}")]
     Failed(String),
     /// This machine cannot play it, which says nothing about the cluster.
-    #[expect(
-        dead_code,
-        reason = "every drill so far needs only processes and a disk"
-    )]
     #[error("skipped: {0}")]
     Skipped(String),
     /// Somebody pressed Ctrl-C.
@@ -22,5 +18,9 @@ pub(crate) enum Trouble {
 impl Trouble {
     pub(crate) fn failed(message: impl Display) -> Self {
         Self::Failed(message.to_string())
+    }
+
+    pub(crate) fn skipped(message: impl Display) -> Self {
+        Self::Skipped(message.to_string())
     }
 }

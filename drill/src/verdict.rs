@@ -128,12 +128,10 @@ fn look_up_all(
     archive: &mut impl Archive,
 ) -> Result<(), Trouble> {
     let client = u32::try_from(index).expect("few clients");
-    let size = usize::try_from(books.batch).expect("small batches");
-    for batches in books.clients[index]
-        .batches
-        .chunks((LOOK_UP_MAX / size).max(1))
-    {
-        let numbers = |first: u64| first..first + books.batch;
+    let book = &books.clients[index];
+    let size = usize::try_from(book.batch).expect("a batch fits a message");
+    for batches in book.batches.chunks((LOOK_UP_MAX / size.max(1)).max(1)) {
+        let numbers = |first: u64| first..first + book.batch;
         let ids: Vec<u128> = batches
             .iter()
             .flat_map(|batch| numbers(batch.first))
@@ -158,12 +156,12 @@ fn look_up_all(
                 );
             }
             if batch.answered.is_some() {
-                audit.acknowledged += books.batch;
-                audit.lost += books.batch - there;
+                audit.acknowledged += book.batch;
+                audit.lost += book.batch - there;
             } else {
                 audit.unknown += 1;
-                audit.unknown_found += u64::from(there == books.batch);
-                audit.torn += u64::from(0 < there && there < books.batch);
+                audit.unknown_found += u64::from(there == book.batch);
+                audit.torn += u64::from(0 < there && there < book.batch);
             }
         }
         if let Some(extra) = found.next() {
@@ -229,12 +227,12 @@ fn forbidden_replies(books: &Books, windows: &[(Nanos, Nanos)]) -> u64 {
 }
 
 /// The longest time without an acknowledgement between two instants, the edges included.
-pub(crate) fn longest_gap(acknowledgements: &[Nanos], from: Nanos, to: Nanos) -> Nanos {
-    let start = acknowledgements.partition_point(|at| *at < from);
+pub(crate) fn longest_gap(acknowledgements: &[(Nanos, u64)], from: Nanos, to: Nanos) -> Nanos {
+    let start = acknowledgements.partition_point(|(at, _)| *at < from);
     // The last one before counts: the gap may have begun there.
     let mut last = from;
     let mut longest = 0;
-    for at in &acknowledgements[start..] {
+    for (at, _) in &acknowledgements[start..] {
         let at = (*at).min(to);
         longest = longest.max(at - last);
         last = at;
@@ -243,6 +241,17 @@ pub(crate) fn longest_gap(acknowledgements: &[Nanos], from: Nanos, to: Nanos) ->
         }
     }
     longest.max(to.saturating_sub(last))
+}
+
+/// Transfers acknowledged in each second between two instants.
+pub(crate) fn rate(acknowledgements: &[(Nanos, u64)], from: Nanos, to: Nanos) -> f64 {
+    let start = acknowledgements.partition_point(|(at, _)| *at < from);
+    let end = acknowledgements.partition_point(|(at, _)| *at < to);
+    let transfers: u64 = acknowledgements[start..end.max(start)]
+        .iter()
+        .map(|(_, count)| count)
+        .sum();
+    transfers as f64 * 1e9 / to.saturating_sub(from).max(1) as f64
 }
 
 #[cfg(test)]
@@ -265,7 +274,7 @@ mod tests {
             };
             for client in 0..clients {
                 for batch in &books.clients[client as usize].batches {
-                    for number in batch.first..batch.first + books.batch {
+                    for number in batch.first..batch.first + 4 {
                         made.apply(books::transfer(client, number));
                     }
                 }
@@ -317,11 +326,11 @@ mod tests {
         let first = vec![answered(0), answered(1), answered(2)];
         let second = vec![answered(0), answered(1), batch(2, None)];
         let client = |batches| ClientBooks {
+            batch: 4,
             batches,
             ..ClientBooks::default()
         };
         Books {
-            batch: 4,
             clients: vec![client(first), client(second)],
             captives: Vec::new(),
         }
@@ -458,11 +467,13 @@ mod tests {
 
     #[test]
     fn gaps_are_measured_to_the_edges() {
-        let acks = [10, 20, 50, 55];
+        let acks = [(10, 4), (20, 4), (50, 4), (55, 8)];
         assert_eq!(longest_gap(&acks, 0, 60), 30);
         assert_eq!(longest_gap(&acks, 20, 50), 30);
         assert_eq!(longest_gap(&acks, 30, 40), 10);
         assert_eq!(longest_gap(&acks, 52, 155), 100);
         assert_eq!(longest_gap(&[], 5, 25), 20);
+        assert!((rate(&acks, 20, 60) - 0.4e9).abs() < 1.0);
+        assert!(rate(&acks, 60, 60).abs() < 1.0);
     }
 }

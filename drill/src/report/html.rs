@@ -8,7 +8,7 @@ use stampede_bench::report::html::{STYLE, date, escape, short};
 use stampede_bench::report::numbers::grouped;
 
 use super::text::figures;
-use super::{Outcome, Report, Verdict};
+use super::{Figure, Outcome, Report, Verdict};
 
 /// A plot names no more events than it has room for; all of them are in the JSON.
 const MARKS_MAX: usize = 12;
@@ -101,7 +101,8 @@ fn write_drill(page: &mut String, drill: &Outcome) -> std::fmt::Result {
         verdict(drill),
         escape(drill.summary)
     )?;
-    for text in drill.complaints.iter().chain(&drill.notes) {
+    let figures: Vec<String> = drill.figures.iter().map(Figure::text).collect();
+    for text in drill.complaints.iter().chain(&figures).chain(&drill.notes) {
         writeln!(page, "<p>{}</p>", escape(text))?;
     }
     if drill.timeline.acknowledged.len() > 1 {
@@ -157,7 +158,7 @@ mod tests {
     fn a_page_has_a_plot_for_each_drill_that_was_played() {
         let mut played = Outcome::new(&catalog::ALL[0], false);
         played.seconds = 1.0;
-        played.timeline = Timeline::of(&[1, 2, 999_000_000], 10, 1_000_000_000);
+        played.timeline = Timeline::of(&[(1, 10), (2, 10), (999_000_000, 10)], 1_000_000_000);
         played.marks.push(Mark {
             at_s: 0.5,
             text: "<kill>".into(),

@@ -61,22 +61,70 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    pub(crate) fn of(acknowledgements: &[Nanos], batch: u64, end: Nanos) -> Self {
+    pub(crate) fn of(acknowledgements: &[(Nanos, u64)], end: Nanos) -> Self {
         // Whole times ten milliseconds.
         let steps = end.div_ceil(INTERVAL_NS_MIN * POINTS_MAX).max(1);
         let interval = INTERVAL_NS_MIN * steps;
         let count = usize::try_from(end / interval).expect("at most POINTS_MAX");
         let mut acknowledged = vec![0; count];
-        for at in acknowledgements {
+        for (at, transfers) in acknowledgements {
             let index = usize::try_from(at / interval).unwrap_or(usize::MAX);
             if let Some(point) = acknowledged.get_mut(index) {
-                *point += batch;
+                *point += transfers;
             }
         }
         Self {
             interval_ms: interval as f64 / 1e6,
             acknowledged,
         }
+    }
+}
+
+/// Something else that a drill measures, and what it should be.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) aim: Option<Aim>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Aim {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Aim {
+    fn misses(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(most) => value > most,
+            Self::AtLeast(least) => value < least,
+        }
+    }
+}
+
+impl std::fmt::Display for Aim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "at most {most}"),
+            Self::AtLeast(least) => write!(f, "at least {least}"),
+        }
+    }
+}
+
+impl Figure {
+    fn is_missed(&self) -> bool {
+        self.aim.is_some_and(|aim| aim.misses(self.value))
+    }
+
+    /// `throughput meanwhile 0.83 times (aim: at least 0.5)`
+    pub(crate) fn text(&self) -> String {
+        let missed = if self.is_missed() { "missed " } else { "" };
+        let aim = self.aim.map(|aim| format!(" ({missed}aim: {aim})"));
+        let aim = aim.unwrap_or_default();
+        format!("{} {:.2} {}{aim}", self.name, self.value, self.unit)
     }
 }
 
@@ -99,6 +147,7 @@ pub(crate) struct Outcome {
     pub(crate) gap_aim: Option<f64>,
     pub(crate) recovery: Option<Distribution>,
     pub(crate) recovery_aim: Option<f64>,
+    pub(crate) figures: Vec<Figure>,
     pub(crate) seconds: f64,
     pub(crate) marks: Vec<Mark>,
     pub(crate) timeline: Timeline,
@@ -144,6 +193,7 @@ impl Outcome {
             gap_aim: drill.gap_ms,
             recovery: None,
             recovery_aim: drill.recovery_ms,
+            figures: Vec::new(),
             seconds: 0.0,
             marks: Vec::new(),
             timeline: Timeline::default(),
@@ -186,15 +236,16 @@ impl Outcome {
 
     /// After everything has been measured: figures against aims.
     pub(crate) fn close(&mut self) {
-        for miss in self.misses() {
-            if self.strict && self.verdict == Verdict::Green {
+        let misses = self.misses();
+        if self.strict {
+            let missed = self.figures.iter().filter(|figure| figure.is_missed());
+            let missed: Vec<String> = misses.into_iter().chain(missed.map(Figure::text)).collect();
+            if !missed.is_empty() && self.verdict == Verdict::Green {
                 self.verdict = Verdict::Red;
             }
-            if self.strict {
-                self.complaints.push(miss);
-            } else {
-                self.notes.push(miss);
-            }
+            self.complaints.extend(missed);
+        } else {
+            self.notes.extend(misses);
         }
         if self.verdict == Verdict::Skipped {
             self.directory = None;
@@ -288,10 +339,13 @@ mod tests {
 
     #[test]
     fn timelines_count_what_was_acknowledged() {
-        let timeline = Timeline::of(&[0, 5_000_000, 10_000_000, 39_000_000], 7, 40_000_000);
+        let timeline = Timeline::of(
+            &[(0, 7), (5_000_000, 7), (10_000_000, 7), (39_000_000, 7)],
+            40_000_000,
+        );
         assert_eq!(timeline.acknowledged, [14, 7, 0, 7]);
         let hour = 3_600_000_000_000;
-        let timeline = Timeline::of(&[hour - 1], 1, hour);
+        let timeline = Timeline::of(&[(hour - 1, 1)], hour);
         assert_eq!(timeline.acknowledged.len(), 1000);
         assert_eq!(timeline.acknowledged.iter().sum::<u64>(), 1);
     }

@@ -41,6 +41,9 @@ fn write_lines(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
         }
     }
     writeln!(text, " ({:.1} s)", outcome.seconds)?;
+    for figure in &outcome.figures {
+        writeln!(text, "  {}", figure.text())?;
+    }
     for note in &outcome.notes {
         writeln!(text, "  {note}")?;
     }
