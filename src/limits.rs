@@ -59,6 +59,13 @@ pub const REPLAY_WINDOW: usize = 8;
 /// Committed prepares handed to the executor and not yet answered.
 pub const EXECUTE_MAX: usize = 16;
 
+/// Blocks of a checkpoint that are asked for, or here and not yet written, while one is fetched. Each
+/// takes a large buffer.
+pub const TRANSFER_WINDOW: usize = 16;
+
+/// Blocks being read for other replicas at once; more requests wait in a queue.
+pub const LENDING_READS_MAX: usize = 4;
+
 /// Client sessions: the default of `format --clients-max`, and its range.
 pub const SESSIONS_DEFAULT: usize = 1024;
 pub const SESSIONS_MAX: usize = 10_000;
@@ -127,6 +134,9 @@ const _: () = {
     // A whole repair window is read for a peer: what is dropped costs it a timeout.
     assert!(3 * REPAIR_WINDOW + REPLAY_WINDOW <= READS_MAX);
     assert!(EXECUTE_MAX <= PIPELINE_MAX);
+    // A checkpoint that is fetched, or lent, takes the large buffers of a part of the pipeline: who
+    // needs one has none of its own.
+    assert!(TRANSFER_WINDOW + LENDING_READS_MAX <= PIPELINE_MAX / 2);
     // What the default journal and the default number of sessions promise about replies.
     assert!(reply_bytes_max(JOURNAL_SIZE_DEFAULT) == REPLY_BYTES_MAX);
     assert!(SESSIONS_DEFAULT as u64 * 8190 * 16 <= REPLY_BYTES_MAX);

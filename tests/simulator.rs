@@ -291,6 +291,143 @@ fn repair_a_backup_was_away_it_catches_up_through_the_log() -> Scenario {
     cluster.finish().map(drop)
 }
 
+/// A cluster with a small journal and, where it matters, slow machines.
+fn cluster_with_small_journal(write_max: u64) -> Result<Simulation, Violation> {
+    let mut options = Options {
+        requests: 0,
+        client_count: 8,
+        think_max: 0,
+        segment_size: 2 << 20,
+        ..Options::CALM
+    };
+    options.speed.write_max = write_max;
+    let mut cluster = Simulation::new(options, 7)?;
+    assert!(cluster.run_until(SOON, |c| c.primary().is_some())?);
+    Ok(cluster)
+}
+
+/// Work goes on until no journal reaches back to where `replica` stood.
+fn leave_behind(cluster: &mut Simulation, replica: u8) -> Scenario {
+    let stood = cluster.committed();
+    cluster.crash(replica);
+    for _ in 0..100 {
+        assert!(answers(cluster, 50)?);
+        let others = (0..3).filter(|r| *r != replica);
+        if others.into_iter().all(|r| cluster.trimmed(r) > Some(stood)) {
+            return Ok(());
+        }
+    }
+    panic!(
+        "no journal was cut after {} operations",
+        cluster.committed()
+    );
+}
+
+fn has_caught_up(cluster: &Simulation, replica: u8) -> bool {
+    let progress = cluster.progress(replica);
+    progress.is_some_and(|p| p.executed == cluster.committed() && !p.checkpoint_lost)
+}
+
+/// A replica has fetched some of a checkpoint, and not all.
+fn is_in_the_middle(cluster: &Simulation, replica: u8) -> bool {
+    let transfer = cluster.progress(replica).and_then(|p| p.transfer);
+    transfer.is_some_and(|t| t.done > t.total / 4 && t.done < t.total * 3 / 4)
+}
+
+#[test]
+fn transfer_a_backup_was_away_for_longer_than_the_journal_reaches_it_fetches_a_checkpoint()
+-> Scenario {
+    let mut cluster = cluster_with_small_journal(MILLISECOND / 3)?;
+    assert!(answers(&mut cluster, 10)?);
+    leave_behind(&mut cluster, 2)?;
+    cluster.start(2)?;
+    assert!(
+        cluster.run_until(10 * SECOND, |c| has_caught_up(c, 2))?,
+        "{:?}",
+        cluster.progress(2)
+    );
+    assert_eq!(cluster.finish()?.transfers, 1);
+    Ok(())
+}
+
+#[test]
+fn transfer_while_clients_ask_the_cluster_serves_and_the_backup_catches_up() -> Scenario {
+    let mut cluster = cluster_with_small_journal(MILLISECOND / 3)?;
+    leave_behind(&mut cluster, 1)?;
+    cluster.start(1)?;
+    cluster.submit(200);
+    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    assert!(cluster.run_until(10 * SECOND, |c| has_caught_up(c, 1))?);
+    cluster.finish().map(drop)
+}
+
+#[test]
+fn transfer_the_fetching_replica_crashes_in_the_middle_it_goes_on_with_what_it_has() -> Scenario {
+    let mut cluster = cluster_with_small_journal(30 * MILLISECOND)?;
+    leave_behind(&mut cluster, 2)?;
+    cluster.start(2)?;
+    for _ in 0..3 {
+        assert!(cluster.run_until(60 * SECOND, |c| is_in_the_middle(c, 2))?);
+        cluster.crash(2);
+        cluster.run_for(SECOND)?;
+        cluster.start(2)?;
+    }
+    assert!(cluster.run_until(60 * SECOND, |c| has_caught_up(c, 2))?);
+    cluster.finish().map(drop)
+}
+
+#[test]
+fn transfer_the_donor_crashes_in_the_middle_another_one_goes_on() -> Scenario {
+    let mut cluster = cluster_with_small_journal(30 * MILLISECOND)?;
+    leave_behind(&mut cluster, 2)?;
+    cluster.start(2)?;
+    assert!(cluster.run_until(60 * SECOND, |c| is_in_the_middle(c, 2))?);
+    let donor = cluster
+        .progress(2)
+        .and_then(|p| p.transfer)
+        .and_then(|t| t.donor);
+    let donor = donor.expect("somebody lends");
+    cluster.crash(donor);
+    assert!(
+        cluster.run_until(60 * SECOND, |c| has_caught_up(c, 2))?,
+        "{:?}",
+        cluster.progress(2)
+    );
+    cluster.finish().map(drop)
+}
+
+#[test]
+fn transfer_the_checkpoint_of_a_backup_is_damaged_it_fetches_what_is_damaged() -> Scenario {
+    let mut cluster = cluster_with_small_journal(MILLISECOND / 3)?;
+    leave_behind(&mut cluster, 2)?;
+    cluster.crash(1);
+    cluster.damage_checkpoint(1);
+    cluster.start(2)?;
+    cluster.start(1)?;
+    assert!(
+        cluster.run_until(20 * SECOND, |c| has_caught_up(c, 1))?,
+        "{:?}",
+        cluster.progress(1)
+    );
+    assert!(answers(&mut cluster, 20)?);
+    cluster.finish().map(drop)
+}
+
+#[test]
+fn transfer_the_checkpoint_of_the_primary_is_damaged_another_serves() -> Scenario {
+    let mut cluster = cluster_with_small_journal(MILLISECOND / 3)?;
+    leave_behind(&mut cluster, 2)?;
+    cluster.start(2)?;
+    assert!(cluster.run_until(20 * SECOND, |c| has_caught_up(c, 2))?);
+    let primary = cluster.primary().expect("it serves");
+    cluster.crash(primary);
+    cluster.damage_checkpoint(primary);
+    cluster.start(primary)?;
+    assert!(answers(&mut cluster, 20)?);
+    assert!(cluster.run_until(20 * SECOND, |c| has_caught_up(c, primary))?);
+    cluster.finish().map(drop)
+}
+
 #[test]
 fn sessions_more_clients_than_places_the_oldest_is_told_and_comes_again() -> Scenario {
     let options = Options {

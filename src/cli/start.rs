@@ -18,11 +18,15 @@ use crate::limits::connections_max;
 use crate::machine::ledger::Ledger;
 use crate::message::{Pool, PoolConfig};
 use crate::replica::TICK_NS;
+use crate::replica::library::Librarian;
 use crate::replica::open::{Opened, open, session_limits};
 use crate::replica::superblock::State;
 use crate::runtime::directory::{DataDirectory, OpenDirectory};
+use crate::runtime::lock::DirectoryLock;
 use crate::runtime::storage::DirectoryStorage;
-use crate::runtime::{self, Config, Files, Listener, Parts, Pin, ReplicaDriver, Stop, host};
+use crate::runtime::{
+    self, Config, Files, Listener, Parts, Pin, ReplicaDriver, Report, Stop, host,
+};
 use crate::vsr::sessions::Limits;
 
 #[derive(Debug, Args)]
@@ -73,16 +77,43 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let state = data.state().map_err(Failure::new)?;
     check(arguments, &state)?;
     need_open_files(&state)?;
+    let mut directory = data.open().map_err(Failure::new)?;
+    let stop = Stop::new().map_err(Failure::new)?;
+    stop.on_signals().map_err(Failure::new)?;
+    introduce(&state, &data);
+    loop {
+        let (report, lock) = run_once(arguments, &data, directory, &stop)?;
+        if !report.reopen || stop.is_requested() {
+            tracing::info!(
+                received = report.received,
+                sends = report.sends,
+                connections = report.accepted,
+                "stopped"
+            );
+            tracing::debug!("{report:?}");
+            drop(lock);
+            return Ok(());
+        }
+        tracing::info!("the fetched checkpoint is in place: opening it");
+        directory = data.open_again(lock).map_err(Failure::new)?;
+    }
+}
+
+/// From what is on the disk to a stop, or to the moment when what is on the disk has been replaced.
+fn run_once(
+    arguments: &Arguments,
+    data: &DataDirectory,
+    directory: OpenDirectory,
+    stop: &Stop,
+) -> Result<(Report, DirectoryLock), Failure> {
     let OpenDirectory {
         lock,
         state,
         journal: mut segments,
         superblock,
-    } = data.open().map_err(Failure::new)?;
+    } = directory;
     let address = arguments.addresses[usize::from(state.replica)];
     let listener = Listener::bind(arguments.listen.unwrap_or(address)).map_err(Failure::new)?;
-    introduce(&state, &data);
-
     let pool = Pool::new(&PoolConfig::REPLICA)
         .map_err(|error| Failure::new(format!("cannot get memory for messages: {error}")))?;
     let storage = DirectoryStorage::open(data.checkpoints()).map_err(|error| {
@@ -104,8 +135,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .join()
         .map_err(|_| Failure::new("preparing memory failed"))?;
 
-    let stop = Stop::new().map_err(Failure::new)?;
-    stop.on_signals().map_err(Failure::new)?;
     let config = Config {
         replica: state.replica,
         addresses: arguments.addresses.clone(),
@@ -120,24 +149,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         files: Files::new(segments, superblock),
         driver: ReplicaDriver::new(opened.replica, data.checkpoints()),
         executor: opened.executor,
+        librarian: Librarian::new(Box::new(storage.for_librarian())),
         builder: storage,
     };
-    let report = runtime::run(&config, parts, &stop).map_err(|error| {
+    let report = runtime::run(&config, parts, stop).map_err(|error| {
         if matches!(error, runtime::Error::Fatal(_)) {
             Failure::fenced(error)
         } else {
             Failure::new(error)
         }
     })?;
-    tracing::info!(
-        received = report.received,
-        sends = report.sends,
-        connections = report.accepted,
-        "stopped"
-    );
-    tracing::debug!("{report:?}");
-    drop(lock);
-    Ok(())
+    Ok((report, lock))
 }
 
 /// Tells this start of the replica from every other.
@@ -262,6 +284,11 @@ fn recount(opened: &Opened, start: Instant) {
     );
     for damage in &recovery.corruptions {
         tracing::warn!("journal: {damage}");
+    }
+    if let Some(error) = &opened.checkpoint_lost {
+        tracing::error!(
+            "{error}. This replica fetches it from another one, and does nothing but follow the log until then"
+        );
     }
     if let Some(torn) = &recovery.torn {
         tracing::info!(

@@ -30,11 +30,19 @@ pub enum Command {
     Reply = 12,
     /// Answer to a hello: I have taken note of your present life; or: I know a later one.
     Welcome = 13,
+    /// I need a checkpoint that reaches this operation: which is your newest?
+    GetCheckpoint = 14,
+    /// This is mine, and I keep its files for you.
+    Checkpoint = 15,
+    /// Send me this stretch of one of its files.
+    GetBlock = 16,
+    /// Here it is, or: I do not have it any more.
+    Block = 17,
 }
 
 impl Command {
     /// All commands, for tables and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Hello,
         Self::Request,
         Self::Prepare,
@@ -48,6 +56,10 @@ impl Command {
         Self::GetView,
         Self::Reply,
         Self::Welcome,
+        Self::GetCheckpoint,
+        Self::Checkpoint,
+        Self::GetBlock,
+        Self::Block,
     ];
 
     /// The command with this number on the wire.

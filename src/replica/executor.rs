@@ -141,8 +141,9 @@ pub struct CheckpointTask {
     pub snapshot: Box<dyn Snapshot>,
     /// As of `op`.
     pub sessions: ClientTable,
-    /// The checkpoint in force, whose files stay; those of earlier ones go.
-    pub former: Option<ManifestRef>,
+    /// The checkpoint in force and those that are lent, whose files stay; all other files go. `None`:
+    /// none go this time.
+    pub keep: Option<Vec<ManifestRef>>,
     pub pace: Arc<Pace>,
 }
 
@@ -234,9 +235,8 @@ impl CheckpointTask {
         &mut self,
         storage: &mut dyn Storage,
     ) -> Result<Result<ManifestRef, FullDisk>, StoreError> {
-        let keep = self.former.as_slice();
         let needed = self.snapshot.size() + self.sessions.encoded_size() as u64 + ROOM_BESIDE;
-        sweep(storage, keep)?;
+        self.sweep(storage)?;
         let room = room_in(storage, self.op)?;
         if room < needed {
             return Ok(Err(FullDisk { needed, room }));
@@ -245,11 +245,18 @@ impl CheckpointTask {
         match write_checkpoint(storage, self.op, &mut *self.snapshot, sessions) {
             Err(error) if error.is_full() => {
                 self.snapshot.discard();
-                sweep(storage, keep)?;
+                self.sweep(storage)?;
                 let room = room_in(storage, self.op)?;
                 Ok(Err(FullDisk { needed, room }))
             }
             result => result.map(Ok),
+        }
+    }
+
+    fn sweep(&self, storage: &mut dyn Storage) -> Result<(), StoreError> {
+        match &self.keep {
+            Some(keep) => sweep(storage, keep).map(drop),
+            None => Ok(()),
         }
     }
 }

@@ -16,13 +16,17 @@
 //! - `SendReplica` may lose, but does not reorder on one connection. The world keeps one outgoing
 //!   connection to each replica, dials again with backoff, and drops what does not fit the queue.
 //! - `JournalWrite`s are independent: start them all at once, complete them in any order, durable.
-//! - `Task`s go to one executor, in order; `Checkpoint`s to one builder beside it.
+//! - `Task`s go to one executor, in order; `Checkpoint`s to one builder beside it; `Library` tasks to one
+//!   librarian, in order.
+//! - After `Reopen` the replica takes nothing more: what is under way is finished, then the directory is
+//!   opened again, as after a restart.
 
 use std::io;
 
 use stampede_journal::WriteOp;
 
 use super::executor::{CheckpointDone, CheckpointTask, Done, Task};
+use super::library::{LibraryDone, LibraryTask};
 use crate::limits::SECTOR_SIZE;
 use crate::message::{Message, MessageMut};
 use crate::protocol::ReplicaIndex;
@@ -69,6 +73,8 @@ pub enum Input {
     Done(Done),
     /// The builder has written a checkpoint, or failed to.
     CheckpointDone(CheckpointDone),
+    /// The librarian has finished a task.
+    Library(LibraryDone),
 }
 
 /// From the replica to the world.
@@ -109,6 +115,10 @@ pub enum Output {
     Task(Task),
     /// For the builder.
     Checkpoint(CheckpointTask),
+    /// For the librarian.
+    Library(LibraryTask),
+    /// End this replica in order, and open it again: its superblock refers to another checkpoint.
+    Reopen,
     /// The replica has found that it must not go on: stop the process, with this reason.
     Stop(Fatal),
 }

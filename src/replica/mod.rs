@@ -14,6 +14,8 @@
 //! | `executor` | committed prepares, applied on another thread |
 //! | `pace` | execution and checkpoints in step |
 //! | `room` | a checkpoint and a full disk |
+//! | `transfer/` | a checkpoint fetched from another replica, or lent to one |
+//! | `library` | blocking work on checkpoint files, for another thread |
 //! | `open`, `scan` | all of it, from what a disk holds |
 //!
 //! Promises: an effect of the protocol reaches the world in the order in which it was caused; nothing
@@ -26,12 +28,14 @@ mod peers;
 pub mod executor;
 pub mod ingress;
 pub mod io;
+pub mod library;
 pub mod open;
 mod scan;
 #[cfg(test)]
 mod scan_test;
 mod storage;
 pub mod superblock;
+mod transfer;
 #[cfg(test)]
 mod replica_test;
 
@@ -46,6 +50,9 @@ use peers::{Introduction, Peers};
 use room::Room;
 use storage::{Entries, ReadFailed, Written};
 use superblock::{Change, Checkpoint, Life, Superblock};
+use transfer::fetch::Fetcher;
+pub use transfer::fetch::Transfer;
+use transfer::lend::Lender;
 
 use crate::limits::BODY_SIZE_MAX;
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
@@ -83,6 +90,12 @@ pub struct Replica {
     pace: Option<Arc<Pace>>,
     /// For checkpoints, on the disk.
     room: Room,
+    /// The checkpoint on this disk cannot be read: nothing is executed until another one is here.
+    checkpoint_lost: bool,
+    fetcher: Fetcher,
+    lender: Lender,
+    /// The superblock is being made to refer to a checkpoint that was fetched.
+    installing: bool,
     idle_ticks: u32,
     stopped: bool,
 }
@@ -109,6 +122,10 @@ pub struct Progress {
     pub clock: Agreement,
     /// A checkpoint waits for room on its disk.
     pub full: Option<FullDisk>,
+    /// Its own checkpoint cannot be read.
+    pub checkpoint_lost: bool,
+    /// A checkpoint is being fetched.
+    pub transfer: Option<Transfer>,
     /// Operations of its view that this backup has yet to execute.
     pub behind: Option<u64>,
 }
@@ -149,6 +166,8 @@ impl Replica {
             waits_for: self.vsr.waits_for(),
             clock: self.vsr.clock_agreement(),
             full: self.room.lacking(),
+            checkpoint_lost: self.checkpoint_lost,
+            transfer: self.fetcher.progress(),
             behind: self.vsr.behind(),
         }
     }
@@ -173,7 +192,9 @@ impl Replica {
 
     /// Takes one input and appends what the world is to do.
     pub fn on_input(&mut self, input: Input, now: Time, outputs: &mut Vec<Output>) {
-        if self.stopped {
+        // Once a fetched checkpoint is being installed nothing matters but that this becomes durable.
+        let ignored = self.installing && !matches!(input, Input::SuperblockWritten { .. });
+        if self.stopped || ignored {
             return;
         }
         match input {
@@ -181,6 +202,7 @@ impl Replica {
                 self.idle(outputs);
                 outputs.extend(self.room.due(now.monotonic).map(Output::Checkpoint));
                 self.deliver(Event::Tick, now, outputs);
+                self.tick_transfer(now, outputs);
             }
             Input::Received {
                 connection,
@@ -228,6 +250,10 @@ impl Replica {
             }
             Input::Done(done) => self.on_done(done, now, outputs),
             Input::CheckpointDone(done) => self.on_checkpoint_written(done, now, outputs),
+            Input::Library(done) => self.on_library(done, now, outputs),
+        }
+        if self.installing {
+            return;
         }
         self.tell_peers(now, outputs);
         self.persist_checkpoint(outputs);
@@ -313,7 +339,12 @@ impl Replica {
         }
         let standing = clients::Standing {
             view: self.vsr.view_durable(),
-            commit: self.vsr.executed(),
+            // Without its checkpoint this replica knows of no session, and takes none for ended.
+            commit: if self.checkpoint_lost {
+                0
+            } else {
+                self.vsr.executed()
+            },
             sessions: self.vsr.sessions(),
             serving: self.vsr.is_serving(),
         };
@@ -348,12 +379,23 @@ impl Replica {
             let reason = self.clients.refuse_peer("peer_replica");
             return outputs.push(Output::Close { connection, reason });
         }
-        if command == Command::Welcome {
-            self.on_welcome(&header, now, outputs);
-        } else if command == Command::Request {
-            self.deliver(Event::Request(message), now, outputs);
-        } else {
-            self.deliver(Event::Message(message.freeze()), now, outputs);
+        match command {
+            Command::Welcome => self.on_welcome(&header, now, outputs),
+            Command::Request => self.deliver(Event::Request(message), now, outputs),
+            Command::GetCheckpoint | Command::Checkpoint | Command::GetBlock | Command::Block => {
+                self.on_transfer(message.freeze(), now, outputs);
+            }
+            Command::Hello
+            | Command::Prepare
+            | Command::PrepareOk
+            | Command::Commit
+            | Command::GetPrepares
+            | Command::Headers
+            | Command::ExitView
+            | Command::JoinView
+            | Command::View
+            | Command::GetView
+            | Command::Reply => self.deliver(Event::Message(message.freeze()), now, outputs),
         }
     }
 
@@ -474,6 +516,10 @@ impl Replica {
             // The client table is as of `op`: the executor's answers come in order.
             let sessions = ClientTable::Captured(self.vsr.sessions().clone());
             let former = self.superblock.state().manifest();
+            let lent = self.lender.kept(now.monotonic);
+            // What is being fetched belongs to no checkpoint yet: nothing is swept meanwhile.
+            let keep =
+                (!self.fetcher.is_active()).then(|| former.into_iter().chain(lent).collect());
             let size = snapshot.size() + sessions.encoded_size() as u64;
             let pace = Arc::new(Pace::new(size, self.checkpoint_bytes));
             self.pace = Some(Arc::clone(&pace));
@@ -481,7 +527,7 @@ impl Replica {
                 op,
                 snapshot,
                 sessions,
-                former,
+                keep,
                 pace,
             };
             outputs.push(Output::Checkpoint(task));
@@ -563,6 +609,12 @@ impl Replica {
         }
         match self.superblock.on_written(outputs) {
             None => {}
+            Some(Change::Install(_)) => {
+                self.stopped = true;
+                outputs.push(Output::Reopen);
+            }
+            // Nobody will hear of it: the next life begins with what is on the disk.
+            Some(_) if self.installing => {}
             Some(Change::Start(life)) => self.peers.life_is_durable(life),
             Some(Change::Member(replica, life)) => self.peers.noted(replica, life),
             Some(Change::Promise(_)) => self.deliver(Event::Persisted, now, outputs),

@@ -27,6 +27,8 @@ use super::scan::{Scan, Scanned};
 use super::storage::{Entries, PrepareCheck};
 pub(crate) use super::storage::{is_restored, op_of_tag};
 use super::superblock::{State, Superblock};
+use super::transfer::fetch::Fetcher;
+use super::transfer::lend::Lender;
 use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX, reply_bytes_max};
 use crate::machine::Machine;
 use crate::message::{Op, Pool};
@@ -68,6 +70,13 @@ pub enum OpenError {
     OtherHistory(Op),
 }
 
+impl OpenError {
+    /// The checkpoint's files are not what was written.
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Checkpoint(error) if error.is_damage())
+    }
+}
+
 /// The journal's configuration, as the superblock has it.
 pub fn journal_config(state: &State) -> stampede_journal::Config {
     stampede_journal::Config {
@@ -94,6 +103,8 @@ pub struct Opened {
     pub replica: Replica,
     pub executor: Executor,
     pub recovery: Recovery,
+    /// Why the checkpoint cannot be used, if so: the replica starts without a state, and fetches one.
+    pub checkpoint_lost: Option<OpenError>,
 }
 
 /// Opens a replica whose superblock has been read, with state machine `M`. `life_number` is random:
@@ -109,7 +120,15 @@ pub fn open<M: Machine + 'static>(
     storage: &dyn Storage,
     pool: &Pool,
 ) -> Result<Opened, OpenError> {
-    let (machine, sessions) = restore(&state, empty, storage)?;
+    let (machine, sessions, checkpoint_lost) = match restore::<M>(&state, storage) {
+        Ok(Some((machine, sessions))) => (machine, sessions, None),
+        Ok(None) => (empty(), no_sessions(&state), None),
+        // Others have the same files.
+        Err(error) if error.is_damage() && state.replica_count > 1 => {
+            (empty(), no_sessions(&state), Some(error))
+        }
+        Err(error) => return Err(error),
+    };
     let mut scan = Scan::default();
     let (journal, recovery) = Journal::open(
         journal_config(&state),
@@ -142,6 +161,7 @@ pub fn open<M: Machine + 'static>(
     let recovered = Recovered {
         promise: state.promise(),
         checkpoint_op: state.checkpoint_op,
+        checkpoint_lost: checkpoint_lost.is_some(),
         sessions,
         pulse_due: machine.due(),
         commit: commit.max(state.commit),
@@ -166,6 +186,10 @@ pub fn open<M: Machine + 'static>(
         checkpoint_bytes: config.checkpoint_bytes,
         pace: None,
         room: Room::default(),
+        checkpoint_lost: checkpoint_lost.is_some(),
+        fetcher: Fetcher::new(state.replica, state.replica_count),
+        lender: Lender::default(),
+        installing: false,
         idle_ticks: 0,
         stopped: false,
     };
@@ -173,6 +197,7 @@ pub fn open<M: Machine + 'static>(
         replica,
         executor: Executor::new(Box::new(machine)),
         recovery,
+        checkpoint_lost,
     })
 }
 
@@ -190,17 +215,20 @@ fn refuse_damage(recovery: &Recovery) -> Result<(), OpenError> {
     Err(OpenError::Corrupt(format!("{corruption}{more}")))
 }
 
+fn no_sessions(state: &State) -> Sessions {
+    Sessions::new(session_limits(state))
+}
+
+/// What the checkpoint holds, if there is one.
 fn restore<M: Machine>(
     state: &State,
-    empty: impl FnOnce() -> M,
     storage: &dyn Storage,
-) -> Result<(M, Sessions), OpenError> {
-    let limits = session_limits(state);
+) -> Result<Option<(M, Sessions)>, OpenError> {
     let Some(reference) = state.manifest() else {
-        return Ok((empty(), Sessions::new(limits)));
+        return Ok(None);
     };
     let manifest = Manifest::open(storage, &reference)?;
     let sessions = manifest.sessions(storage)?;
-    let sessions = Sessions::decode(&sessions, limits)?;
-    Ok((M::restore(storage, &manifest.files)?, sessions))
+    let sessions = Sessions::decode(&sessions, session_limits(state))?;
+    Ok(Some((M::restore(storage, &manifest.files)?, sessions)))
 }

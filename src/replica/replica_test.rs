@@ -91,7 +91,9 @@ impl World {
             replica,
             executor,
             recovery,
+            checkpoint_lost,
         } = opened;
+        assert!(checkpoint_lost.is_none());
         assert_eq!(recovery.corruptions, []);
         let mut world = Self {
             replica,
@@ -205,7 +207,10 @@ impl World {
                 }
                 Output::Close { reason, .. } => panic!("closed: {reason}"),
                 Output::Stop(fatal) => self.stopped = Some(fatal.to_string()),
-                Output::SendReplica { .. } | Output::Dial { .. } => panic!("nobody else is there"),
+                Output::SendReplica { .. }
+                | Output::Dial { .. }
+                | Output::Library(_)
+                | Output::Reopen => panic!("nobody else is there"),
             }
         }
     }

@@ -438,6 +438,12 @@ impl Entries {
         }
     }
 
+    /// Where the journal ends, if everything in it is durable.
+    pub(super) fn end(&self) -> Option<u64> {
+        let idle = self.appending.is_empty() && self.waiting.is_empty();
+        (idle && self.journal.durable() == self.journal.head()).then(|| self.journal.head())
+    }
+
     /// The checkpoint that allows it is durable.
     pub(super) fn trim(&mut self, position: u64, op: Op) {
         self.journal.trim(position.min(self.journal.durable()));

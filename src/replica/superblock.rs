@@ -280,6 +280,8 @@ pub enum Change {
     Member(ReplicaIndex, Life),
     Promise(Promise),
     Checkpoint(Checkpoint),
+    /// A checkpoint that was fetched takes the place of this replica's own.
+    Install(Checkpoint),
 }
 
 /// What a checkpoint changes.
@@ -366,8 +368,10 @@ impl Superblock {
                 state.log_view_op = promise.log_view_op;
                 state.commit = state.commit.max(promise.commit);
             }
-            Change::Checkpoint(checkpoint) => {
-                assert!(checkpoint.op > state.checkpoint_op);
+            Change::Checkpoint(checkpoint) | Change::Install(checkpoint) => {
+                // One that was damaged here may be installed again.
+                let again = matches!(change, Change::Install(_));
+                assert!(checkpoint.op + u64::from(again) > state.checkpoint_op);
                 state.checkpoint_op = checkpoint.op;
                 state.checkpoint_checksum = checkpoint.prepare_checksum;
                 state.checkpoint_timestamp = checkpoint.timestamp;

@@ -215,7 +215,14 @@ impl DataDirectory {
     pub fn open(&self) -> Result<OpenDirectory, DirectoryError> {
         // Before the lock, whose file would be made in any directory.
         self.state()?;
-        let lock = DirectoryLock::acquire(&self.path)?;
+        self.open_again(DirectoryLock::acquire(&self.path)?)
+    }
+
+    /// Opens the files of a directory that is locked already, and that nobody is using any more.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn open_again(&self, lock: DirectoryLock) -> Result<OpenDirectory, DirectoryError> {
         let state = self.state()?;
         let journal = JournalFiles::open(&self.journal(), &journal_config(&state))?;
         let path = self.superblock();

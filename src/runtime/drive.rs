@@ -15,7 +15,7 @@ use crate::protocol::Time;
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Executor, FullDisk, Task};
 use crate::replica::ingress::{Inspected, inspect};
 use crate::replica::io::Input;
-use crate::replica::{Progress, Replica};
+use crate::replica::{Progress, Replica, Transfer};
 use crate::store::Storage;
 use crate::vsr::Status;
 use crate::vsr::clock::{Agreement, TOLERANCE_NS};
@@ -37,8 +37,13 @@ pub struct ReplicaDriver {
     /// Where checkpoints are written, and whether there was room for the last one.
     checkpoints: PathBuf,
     full: bool,
+    /// What was last said of a transfer, and when.
+    transfer: Option<(Transfer, u64)>,
     distance: Option<Distance>,
 }
+
+/// How often the progress of a transfer is logged.
+const TRANSFER_LOG_NS: u64 = 1_000_000_000;
 
 /// What an operator has been told of how far this backup is from the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,17 +78,64 @@ impl ReplicaDriver {
             clock: ClockNews::Well,
             checkpoints,
             full: false,
+            transfer: None,
             distance: None,
         }
     }
 
-    fn announce(&mut self) {
+    /// How far a checkpoint is that is being fetched.
+    fn announce_transfer(&mut self, progress: &Progress, now: Time) {
+        let Some(transfer) = progress.transfer else {
+            if self.transfer.take().is_some() {
+                tracing::info!(
+                    "no checkpoint is needed any more: this replica catches up by the log"
+                );
+            }
+            return;
+        };
+        let (before, at) = *self.transfer.get_or_insert((transfer, now.monotonic));
+        let waited = now.monotonic - at;
+        if waited < TRANSFER_LOG_NS {
+            return;
+        }
+        self.transfer = Some((transfer, now.monotonic));
+        let Transfer {
+            donor,
+            op,
+            done,
+            total,
+            problem,
+        } = transfer;
+        if let Some(problem) = problem {
+            tracing::error!(
+                "a checkpoint cannot be fetched: {problem}; trying again in a few seconds"
+            );
+            return;
+        }
+        let Some(donor) = donor else {
+            tracing::info!("looking for a replica that has a checkpoint to fetch");
+            return;
+        };
+        let bytes = if before.op == op {
+            done.saturating_sub(before.done)
+        } else {
+            done
+        };
+        let rate = u128::from(bytes) * 1_000_000_000 / u128::from(waited);
+        tracing::info!(
+            "fetching the checkpoint of op {op} from replica {donor}: {} of {} MiB, {} MiB/s",
+            done >> 20,
+            total >> 20,
+            rate >> 20
+        );
+    }
+
+    fn announce(&mut self, now: Time) {
         let progress = self.replica.progress();
         if progress.beyond_reach && !self.beyond_reach {
-            tracing::error!(
+            tracing::warn!(
                 "this replica stands at op {} and was away for longer than the journals of the others \
-                 reach: it cannot catch up and does not count towards a quorum. Keep the others \
-                 running; a larger --journal-size at format lets replicas be away for longer",
+                 reach: it fetches a checkpoint from one of them",
                 progress.head
             );
         }
@@ -91,6 +143,7 @@ impl ReplicaDriver {
         self.announce_damage(&progress);
         self.announce_clock(progress.clock);
         self.announce_room(progress.full);
+        self.announce_transfer(&progress, now);
         self.announce_distance(&progress);
         let standing = (progress.status, progress.view, progress.serving);
         if self.standing == Some(standing) {
@@ -235,7 +288,7 @@ impl Driver for ReplicaDriver {
         let tick = matches!(input, Input::Tick);
         self.replica.on_input(input, now, outputs);
         if tick {
-            self.announce();
+            self.announce(now);
         }
     }
 }

@@ -8,8 +8,9 @@
 //!   files     ◄────┤ disk: journal, superblock                                      │
 //!                  └────────┬────────────────▲────────────────┬───────────▲─────────┘
 //!                        Task│            Done│  CheckpointTask│           │CheckpointDone
+//!                            │                │     LibraryTask│           │LibraryDone
 //!                  ┌────────▼────────────────┴───┐   ┌────────▼───────────┴─────────┐
-//!                  │ executor thread             │   │ builder thread               │
+//!                  │ executor thread             │   │ builder, librarian threads   │
 //!                  └─────────────────────────────┘   └──────────────────────────────┘
 //! ```
 //!
@@ -67,6 +68,7 @@ use crate::message::Pool;
 use crate::protocol::{ReplicaIndex, Time};
 use crate::replica::ingress::Inspected;
 use crate::replica::io::{Fatal, Input, Output};
+use crate::replica::library::Librarian;
 
 /// What the loop drives: the replica, or something simpler in tests.
 pub trait Driver: Send + 'static {
@@ -120,6 +122,10 @@ pub enum Error {
     Threads(io::Error),
     #[error("io_uring_enter failed: {0}")]
     Enter(io::Error),
+    #[error(
+        "a checkpoint was fetched, but operations on the disk did not end: start this replica again to use it"
+    )]
+    Busy,
     #[error("{0}")]
     Fatal(Fatal),
 }
@@ -147,6 +153,11 @@ impl Stop {
         wake::signal(self.wake.descriptor());
     }
 
+    /// Whether that has been asked for.
+    pub fn is_requested(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
     /// From here on SIGTERM and SIGINT ask for it; the second one ends the process at once.
     ///
     /// # Errors
@@ -169,6 +180,8 @@ pub struct Report {
     pub tasks_handed: u64,
     /// Connections closed, by reason.
     pub closed: BTreeMap<&'static str, u64>,
+    /// The replica has another checkpoint now, and is to be opened again.
+    pub reopen: bool,
 }
 
 impl Report {
@@ -184,6 +197,7 @@ impl Report {
             tasks_inline: workers.inline_count,
             tasks_handed: workers.handed_count,
             closed: counters.closed,
+            reopen: false,
         }
     }
 }
@@ -210,6 +224,7 @@ pub struct Parts<D, E, B> {
     pub driver: D,
     pub executor: E,
     pub builder: B,
+    pub librarian: Librarian,
 }
 
 /// Runs a replica until a stop is requested (`Ok`) or it must not go on (`Err`). Blocks the calling
@@ -229,10 +244,11 @@ pub fn run<D: Driver, E: Execute, B: Build>(
         driver,
         executor,
         builder,
+        librarian,
     } = parts;
     let cores = cores::Cores::plan(config.pin);
-    let workers =
-        workers::Workers::spawn(executor, builder, &cores, &stop.wake).map_err(Error::Threads)?;
+    let workers = workers::Workers::spawn(executor, builder, librarian, &cores, &stop.wake)
+        .map_err(Error::Threads)?;
     let (config, stop) = (config.clone(), stop.clone());
     let thread = std::thread::Builder::new()
         .name("replica".to_owned())
@@ -278,6 +294,7 @@ pub fn run<D: Driver, E: Execute, B: Build>(
                 tick: config.tick,
                 rounds: 0,
                 fatal: None,
+                reopen: false,
             };
             let result = world.run();
             for arena in pool.arenas() {

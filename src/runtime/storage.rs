@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A file has its name only when every byte of it is durable. What a crash leaves behind ends in
-//! `.tmp` and is removed when the directory is opened. Writes bypass the page cache where the file
+//! `.tmp` and is removed when the directory is opened (what the librarian was fetching, `.part`). Writes bypass the page cache where the file
 //! system allows it, so that a checkpoint does not push out what is being read.
 //!
 //! All calls block: they are for the builder's thread, and for the start.
@@ -23,11 +23,13 @@ use memmap2::{Advice, Mmap};
 use crate::store::{FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage};
 
 const SUFFIX_UNFINISHED: &str = ".tmp";
+const SUFFIX_FETCHED: &str = ".part";
 
 /// See the module.
 #[derive(Debug)]
 pub struct DirectoryStorage {
     path: PathBuf,
+    suffix: &'static str,
 }
 
 impl DirectoryStorage {
@@ -41,14 +43,26 @@ impl DirectoryStorage {
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
             let name = entry.file_name();
-            let unfinished = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(SUFFIX_UNFINISHED));
+            let unfinished = name.to_str().and_then(|name| {
+                name.strip_suffix(SUFFIX_UNFINISHED)
+                    .or_else(|| name.strip_suffix(SUFFIX_FETCHED))
+            });
             if unfinished.is_some_and(|name| FileName::parse(name).is_some()) {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { path })
+        let suffix = SUFFIX_UNFINISHED;
+        Ok(Self { path, suffix })
+    }
+
+    /// Another handle, for the librarian: what it has not finished has other names, because the builder
+    /// may be writing the same file.
+    #[must_use]
+    pub fn for_librarian(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            suffix: SUFFIX_FETCHED,
+        }
     }
 
     fn path_of(&self, name: FileName) -> PathBuf {
@@ -58,7 +72,7 @@ impl DirectoryStorage {
 
 impl Storage for DirectoryStorage {
     fn create(&mut self, name: FileName) -> io::Result<Box<dyn FileWriter>> {
-        let unfinished = self.path.join(format!("{name}{SUFFIX_UNFINISHED}"));
+        let unfinished = self.path.join(format!("{name}{}", self.suffix));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         let direct = options
@@ -132,7 +146,7 @@ impl Storage for DirectoryStorage {
     }
 }
 
-/// A file with a name that ends in [`SUFFIX_UNFINISHED`].
+/// A file that has no name of its own yet.
 struct DirectoryWriter {
     file: File,
     direct: bool,

@@ -1,9 +1,10 @@
-//! The threads beside the replica's: one executor, one builder.
+//! The threads beside the replica's: one executor, one builder, one librarian.
 //!
 //! ```text
 //!   replica thread ──Task──► executor thread ──Done──► replica thread
 //!          │                 (in order, one at a time)
-//!          └──CheckpointTask──► builder thread ──CheckpointDone──► replica thread
+//!          ├──CheckpointTask──► builder thread ──CheckpointDone──► replica thread
+//!          └──LibraryTask──► librarian thread ──LibraryDone──► replica thread
 //! ```
 //!
 //! Whole batches change hands, over bounded channels. A thread that sleeps costs 30 to 45 us to
@@ -24,9 +25,10 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
 use super::cores::Cores;
 use super::wake::Wake;
-use crate::limits::EXECUTE_MAX;
+use crate::limits::{EXECUTE_MAX, LENDING_READS_MAX, TRANSFER_WINDOW};
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Task};
 use crate::replica::io::Input;
+use crate::replica::library::{Librarian, LibraryDone, LibraryTask};
 
 /// Tasks that can be queued: those with an answer are bounded by the replica, the others
 /// (a checkpoint was published) come seldom.
@@ -34,6 +36,10 @@ const TASKS_MAX: usize = 2 * EXECUTE_MAX;
 
 /// The replica takes one checkpoint at a time.
 const CHECKPOINTS_MAX: usize = 2;
+
+/// Blocks read for others; pieces of a file to be written; for each plan, of which an old one may
+/// not be over yet, one check, list or sync.
+const LIBRARY_MAX: usize = LENDING_READS_MAX + 4 * TRANSFER_WINDOW;
 
 /// Applies tasks, one after another.
 pub trait Execute: Send + 'static {
@@ -59,6 +65,8 @@ pub(super) struct Workers<E: Execute> {
     done: Receiver<Done>,
     checkpoints: Option<Sender<CheckpointTask>>,
     checkpoints_done: Receiver<CheckpointDone>,
+    library: Option<Sender<LibraryTask>>,
+    library_done: Receiver<LibraryDone>,
     /// Answers that are due from the executor thread.
     answers_due: usize,
     threads: Vec<JoinHandle<()>>,
@@ -74,6 +82,7 @@ impl<E: Execute> Workers<E> {
     pub(super) fn spawn(
         executor: E,
         mut builder: impl Build,
+        mut librarian: Librarian,
         cores: &Cores,
         wake: &Arc<Wake>,
     ) -> io::Result<Self> {
@@ -83,6 +92,9 @@ impl<E: Execute> Workers<E> {
         let (done_queue, done) = bounded::<Done>(TASKS_MAX);
         let (checkpoints, checkpoint_queue) = bounded::<CheckpointTask>(CHECKPOINTS_MAX);
         let (built_queue, checkpoints_done) = bounded::<CheckpointDone>(CHECKPOINTS_MAX);
+
+        let (library, library_queue) = bounded::<LibraryTask>(LIBRARY_MAX);
+        let (librarian_queue, library_done) = bounded::<LibraryDone>(LIBRARY_MAX);
 
         let core = cores.executor();
         let (owner, count, waker) = (Arc::clone(&executor), Arc::clone(&queued), Arc::clone(wake));
@@ -107,6 +119,17 @@ impl<E: Execute> Workers<E> {
                     waker.notify();
                 }
             })?;
+        let waker = Arc::clone(wake);
+        let librarian_thread = std::thread::Builder::new()
+            .name("librarian".to_owned())
+            .spawn(move || {
+                for task in library_queue {
+                    if librarian_queue.send(librarian.run(task)).is_err() {
+                        return;
+                    }
+                    waker.notify();
+                }
+            })?;
         Ok(Self {
             executor,
             tasks: Some(tasks),
@@ -114,8 +137,10 @@ impl<E: Execute> Workers<E> {
             done,
             checkpoints: Some(checkpoints),
             checkpoints_done,
+            library: Some(library),
+            library_done,
             answers_due: 0,
-            threads: vec![executor_thread, builder_thread],
+            threads: vec![executor_thread, builder_thread, librarian_thread],
             inline_count: 0,
             handed_count: 0,
         })
@@ -151,9 +176,16 @@ impl<E: Execute> Workers<E> {
             .expect("one checkpoint is under way at a time");
     }
 
+    /// Hands a task to the librarian.
+    pub(super) fn library(&mut self, task: LibraryTask) {
+        let library = self.library.as_ref().expect("not while stopping");
+        let sent = library.try_send(task);
+        sent.expect("the replica bounds what is under way");
+    }
+
     /// Whether an answer waits to be taken.
     pub(super) fn has_answers(&self) -> bool {
-        !self.done.is_empty() || !self.checkpoints_done.is_empty()
+        !self.done.is_empty() || !self.checkpoints_done.is_empty() || !self.library_done.is_empty()
     }
 
     /// Whether the executor owes an answer.
@@ -174,20 +206,23 @@ impl<E: Execute> Workers<E> {
             }
             Err(_) => {}
         }
-        self.checkpoints_done
-            .try_recv()
-            .ok()
+        let built = self.checkpoints_done.try_recv().ok();
+        built
             .map(Input::CheckpointDone)
+            .or_else(|| self.library_done.try_recv().ok().map(Input::Library))
     }
 
     /// Ends the threads, waiting at most until `deadline`; a builder in the middle of a checkpoint
-    /// is left behind, because nothing refers to what it writes.
-    pub(super) fn stop(mut self, deadline: Instant) {
+    /// is left behind, because nothing refers to what it writes. Gives whether all have ended.
+    pub(super) fn stop(mut self, deadline: Instant) -> bool {
         self.tasks = None;
         self.checkpoints = None;
-        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
+        self.library = None;
+        let ended = |threads: &[JoinHandle<()>]| threads.iter().all(JoinHandle::is_finished);
+        while Instant::now() < deadline && !ended(&self.threads) {
             std::thread::sleep(Duration::from_millis(1));
         }
+        ended(&self.threads)
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct World<D, E: Execute> {
     pub(super) tick: u64,
     pub(super) rounds: u64,
     pub(super) fatal: Option<Fatal>,
+    /// The replica wants to be opened again.
+    pub(super) reopen: bool,
 }
 
 impl<D: Driver, E: Execute> World<D, E> {
@@ -67,7 +69,11 @@ impl<D: Driver, E: Execute> World<D, E> {
         self.driver.start(now, &mut self.outputs);
         self.carry_out(now);
         let mut result = Ok(());
-        while !self.stop.load(Ordering::Relaxed) && self.fatal.is_none() && result.is_ok() {
+        while !self.stop.load(Ordering::Relaxed)
+            && !self.reopen
+            && self.fatal.is_none()
+            && result.is_ok()
+        {
             result = self.round();
         }
         if result.is_ok() && self.fatal.is_none() {
@@ -92,7 +98,7 @@ impl<D: Driver, E: Execute> World<D, E> {
         if self.bus.has_waiting() {
             self.bus.resume(&mut self.ring, &mut self.inputs);
         }
-        if self.fatal.is_some() {
+        if self.fatal.is_some() || self.reopen {
             return Ok(());
         }
         self.sleep()
@@ -204,6 +210,8 @@ impl<D: Driver, E: Execute> World<D, E> {
                 } => self.disk.write_superblock(token, offset, sector, ring),
                 Output::Task(task) => inputs.extend(self.workers.start(task).map(Input::Done)),
                 Output::Checkpoint(task) => self.workers.build(task),
+                Output::Library(task) => self.workers.library(task),
+                Output::Reopen => self.reopen = true,
                 Output::Stop(fatal) => self.fatal = Some(fatal),
             }
         }
@@ -246,7 +254,7 @@ impl<D: Driver, E: Execute> World<D, E> {
     }
 
     /// Gives everything back to the system, so that no memory goes while the kernel uses it.
-    fn end(mut self, result: Result<(), Error>) -> Result<Report, Error> {
+    fn end(mut self, mut result: Result<(), Error>) -> Result<Report, Error> {
         let now = self.clock.read().monotonic;
         self.bus.stop_accepting();
         self.bus.close_all(now, &mut self.ring, &mut self.inputs);
@@ -275,7 +283,8 @@ impl<D: Driver, E: Execute> World<D, E> {
             }
             self.completions = completions;
         }
-        let report = Report::new(&self.bus, &self.workers, self.rounds);
+        let mut report = Report::new(&self.bus, &self.workers, self.rounds);
+        report.reopen = self.reopen;
         let Self {
             driver,
             ring,
@@ -288,7 +297,11 @@ impl<D: Driver, E: Execute> World<D, E> {
             fatal,
             ..
         } = self;
-        workers.stop(Instant::now() + DRAIN_MAX);
+        let ended = workers.stop(Instant::now() + DRAIN_MAX);
+        if report.reopen && !(ended && lost.is_none()) {
+            // What does not end may still write to these files.
+            result = result.and(Err(Error::Busy));
+        }
         if let Some(count) = lost {
             // The kernel may still write into this memory: it stays until the process ends.
             tracing::warn!(

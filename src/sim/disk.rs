@@ -73,6 +73,13 @@ impl SuperblockDisk {
         self.image[write.offset..][..SECTOR_SIZE].copy_from_slice(&*write.sector);
     }
 
+    /// Completes every write.
+    pub(crate) fn finish(&mut self) {
+        while let Some(token) = self.in_flight.first().map(|write| write.token) {
+            self.complete(token);
+        }
+    }
+
     /// The power goes.
     pub(crate) fn crash(&mut self, random: &mut Random) {
         for write in self.in_flight.drain(..) {

@@ -27,9 +27,10 @@ use crate::protocol::ReplicaIndex;
 use crate::replica::Replica;
 use crate::replica::executor::{CheckpointTask, Executor, Task};
 use crate::replica::io::{Input, Output};
+use crate::replica::library::{Librarian, LibraryTask};
 use crate::replica::open::{OpenError, journal_config, open};
 use crate::replica::superblock::{Identity, State};
-use crate::store::MemoryStorage;
+use crate::store::{FileKind, Manifest, MemoryStorage};
 
 /// Small chunks, few of them in memory: files fill, are sealed, and are read back within a short run.
 const LEDGER: LedgerOptions = LedgerOptions {
@@ -53,6 +54,8 @@ pub(crate) enum Later {
     Executed,
     /// The builder's checkpoint.
     Built,
+    /// The librarian's oldest task.
+    Library,
 }
 
 /// How long things take on a machine; mostly little, sometimes all of it.
@@ -111,6 +114,8 @@ struct Running {
     /// The front one is being worked on.
     tasks: VecDeque<Task>,
     checkpoints: VecDeque<CheckpointTask>,
+    librarian: Librarian,
+    library: VecDeque<LibraryTask>,
     reads: BTreeMap<u64, Read>,
 }
 
@@ -204,6 +209,8 @@ impl Host {
             pool,
             tasks: VecDeque::new(),
             checkpoints: VecDeque::new(),
+            librarian: Librarian::new(Box::new(self.storage.handle())),
+            library: VecDeque::new(),
             reads: BTreeMap::new(),
         });
         let time = self.clock.at(now);
@@ -242,6 +249,30 @@ impl Host {
     /// The disk takes so many bytes more.
     pub(crate) fn set_room(&mut self, bytes: Option<u64>) {
         self.storage.set_room(bytes);
+    }
+
+    /// A bit of the checkpoint that this machine would start from flips.
+    pub(crate) fn damage_checkpoint(&mut self) {
+        let state = State::decode_file(self.superblock.image()).expect("a good copy");
+        let manifest = state.manifest().expect("a checkpoint");
+        let files = Manifest::open(&self.storage, &manifest)
+            .expect("it was whole")
+            .files;
+        let ledger = files
+            .iter()
+            .find(|entry| entry.name.kind == FileKind::Ledger);
+        let name = ledger.expect("every checkpoint has one").name;
+        self.storage.damage(name, 0);
+    }
+
+    /// The replica ends in order, to be started again: what is under way on its disks is finished.
+    pub(crate) fn close(&mut self) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        assert!(running.checkpoints.is_empty(), "the builder is at work");
+        self.journal.crash(|_| true);
+        self.superblock.finish();
     }
 
     /// Hands an input to the replica.
@@ -291,6 +322,17 @@ impl Host {
                 let input = Input::CheckpointDone(task.write(&mut self.storage, || {}));
                 let mut reaction = self.input(input, now);
                 self.build_next(now, &mut reaction);
+                return reaction;
+            }
+            Later::Library => {
+                let task = running.library.pop_front().expect("a task under way");
+                let more = !running.library.is_empty();
+                let input = Input::Library(running.librarian.run(task));
+                let mut reaction = self.input(input, now);
+                if more {
+                    let at = self.library_task_ends(now);
+                    reaction.later.push((at, Later::Library));
+                }
                 return reaction;
             }
         };
@@ -345,6 +387,11 @@ impl Host {
             let at = now + self.random.skewed(self.speed.build_max);
             reaction.later.push((at, Later::Built));
         }
+    }
+
+    /// As long as a read or a write of the disk.
+    fn library_task_ends(&mut self, now: Instant) -> Instant {
+        now + MICROSECOND + self.random.skewed(self.speed.write_max)
     }
 
     fn execution_ends(&mut self, now: Instant) -> Instant {
@@ -420,7 +467,15 @@ impl Host {
                     self.build_next(now, reaction);
                 }
             }
+            Output::Library(task) => {
+                running.library.push_back(task);
+                if running.library.len() == 1 {
+                    let at = self.library_task_ends(now);
+                    reaction.later.push((at, Later::Library));
+                }
+            }
             Output::SendReplica { .. }
+            | Output::Reopen
             | Output::Dial { .. }
             | Output::SendClient { .. }
             | Output::Close { .. }

@@ -170,6 +170,6 @@ pub struct Report {
     pub digests_compared: u64,
     pub faults: u64,
     pub evictions: u64,
-    /// Replicas that ended too far behind for the others' journals.
-    pub stranded: usize,
+    /// Checkpoints that replicas took over from others.
+    pub transfers: u64,
 }

@@ -47,6 +47,22 @@ impl StoreError {
         }
     }
 
+    /// Whether the file is not, or not any more, what was written: another copy of it would do. (A
+    /// sector that cannot be read is damage like any other.)
+    pub fn is_damage(&self) -> bool {
+        const EIO: i32 = 5;
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Io { source, .. } => {
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+                ) || source.raw_os_error() == Some(EIO)
+            }
+            Self::List(_) => false,
+        }
+    }
+
     pub fn damaged(file: FileName, offset: u64, what: &'static str) -> Self {
         Self::Damaged { file, offset, what }
     }

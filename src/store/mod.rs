@@ -21,10 +21,12 @@ mod index;
 mod storage;
 mod memory;
 mod sealed;
+mod copy;
 mod checkpoint;
 mod error;
 
 pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
+pub use copy::SealedCopy;
 pub use error::StoreError;
 pub use index::{IdHash, Index, ROW_NONE};
 pub use memory::MemoryStorage;

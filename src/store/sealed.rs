@@ -32,6 +32,8 @@ pub const BLOCK_SIZE: usize = 512 * 1024;
 const MAGIC: u64 = u64::from_le_bytes(*b"STAMPSEA");
 const VERSION: u16 = 1;
 const SECTIONS_MAX: usize = 64;
+/// That of a file of half a terabyte.
+const FOOTER_SIZE_MAX: usize = 16 << 20;
 const CHECKSUM_SIZE: usize = size_of::<u128>();
 
 /// A file as a manifest lists it: enough to know every byte of it.
@@ -60,6 +62,22 @@ struct FooterHead {
 }
 
 const _: () = assert!(size_of::<FooterHead>() == 64);
+
+impl FileEntry {
+    /// Bytes of the footer.
+    pub(super) fn footer_size(&self) -> Result<usize, StoreError> {
+        let length = self
+            .size
+            .checked_sub(self.data_size)
+            .and_then(|length| usize::try_from(length).ok());
+        length
+            .filter(|length| *length >= STORAGE_SECTOR_SIZE && *length <= FOOTER_SIZE_MAX)
+            .ok_or_else(|| {
+                let what = "the manifest's sizes make no sense";
+                StoreError::damaged(self.name, self.data_size, what)
+            })
+    }
+}
 
 /// A part of a file; `kind` is the writer's number for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -231,54 +249,42 @@ impl SealedWriter {
 }
 
 /// An aligned block in memory.
-struct Block(Pages);
+pub(super) struct Block(Pages);
 
 impl Block {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Pages::zeroed(BLOCK_SIZE))
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: BLOCK_SIZE initialised bytes that this value alone refers to.
         unsafe { std::slice::from_raw_parts_mut(self.0.base(), BLOCK_SIZE) }
     }
 }
 
-/// A file whose footer has been verified; sections are verified as they are read.
-pub struct SealedFile {
-    entry: FileEntry,
+/// A footer that is the one its file's entry names, as it was written.
+pub(super) struct Footer {
     sections: Vec<Section>,
-    checksums: Vec<u128>,
-    block: Block,
-    /// The block that `block` holds, verified.
-    loaded: Option<usize>,
+    /// Of the blocks.
+    pub(super) checksums: Vec<u128>,
 }
 
-impl SealedFile {
-    /// Reads and verifies the footer.
-    pub fn open(storage: &dyn Storage, entry: FileEntry) -> Result<Self, StoreError> {
+impl Footer {
+    /// Verifies a footer and reads it.
+    pub(super) fn parse(entry: &FileEntry, bytes: &[u8]) -> Result<Self, StoreError> {
         let FileEntry {
             name,
-            size,
             data_size,
             checksum,
-        } = entry;
+            ..
+        } = *entry;
         let damaged = |what| StoreError::damaged(name, data_size, what);
-        let length = size
-            .checked_sub(data_size)
-            .and_then(|length| usize::try_from(length).ok());
-        let length = length.filter(|length| *length >= STORAGE_SECTOR_SIZE && *length < 1 << 32);
-        let length = length.ok_or_else(|| damaged("the manifest's sizes make no sense"))?;
-        let mut footer = vec![0; length];
-        storage
-            .read(name, data_size, &mut footer)
-            .map_err(|error| StoreError::io("read", name, error))?;
-        if xxh3_128(&footer) != checksum {
+        if xxh3_128(bytes) != checksum {
             return Err(damaged("the footer's checksum is not the manifest's"));
         }
         // What follows was written by us, as the checksum says; another version may have done it.
-        let (head, rest) = FooterHead::read_from_prefix(&footer)
-            .map_err(|_| damaged("the footer is too short"))?;
+        let (head, rest) =
+            FooterHead::read_from_prefix(bytes).map_err(|_| damaged("the footer is too short"))?;
         if head.magic != MAGIC || head.version != VERSION {
             return Err(damaged(
                 "the footer's magic or version is not known to this release",
@@ -309,9 +315,33 @@ impl SealedFile {
             return Err(damaged("a section lies outside of the file"));
         }
         Ok(Self {
-            entry,
             sections: sections.to_vec(),
             checksums: checksums.map(|bytes| u128::from_le_bytes(*bytes)).collect(),
+        })
+    }
+}
+
+/// A file whose footer has been verified; sections are verified as they are read.
+pub struct SealedFile {
+    entry: FileEntry,
+    footer: Footer,
+    block: Block,
+    /// The block that `block` holds, verified.
+    loaded: Option<usize>,
+}
+
+impl SealedFile {
+    /// Reads and verifies the footer.
+    pub fn open(storage: &dyn Storage, entry: FileEntry) -> Result<Self, StoreError> {
+        let length = entry.footer_size()?;
+        let mut bytes = vec![0; length];
+        storage
+            .read(entry.name, entry.data_size, &mut bytes)
+            .map_err(|error| StoreError::io("read", entry.name, error))?;
+        let footer = Footer::parse(&entry, &bytes)?;
+        Ok(Self {
+            entry,
+            footer,
             block: Block::new(),
             loaded: None,
         })
@@ -319,7 +349,11 @@ impl SealedFile {
 
     /// The section of this kind.
     pub fn section(&self, kind: u32) -> Result<Section, StoreError> {
-        let found = self.sections.iter().find(|section| section.kind == kind);
+        let found = self
+            .footer
+            .sections
+            .iter()
+            .find(|section| section.kind == kind);
         let missing = || self.damaged(self.entry.data_size, "a section is missing");
         found.copied().ok_or_else(missing)
     }
@@ -368,7 +402,7 @@ impl SealedFile {
 
     /// Verifies every block.
     pub fn verify(&mut self, storage: &dyn Storage) -> Result<(), StoreError> {
-        (0..self.checksums.len()).try_for_each(|number| self.load(storage, number))
+        (0..self.footer.checksums.len()).try_for_each(|number| self.load(storage, number))
     }
 
     pub fn damaged(&self, offset: u64, what: &'static str) -> StoreError {
@@ -387,7 +421,7 @@ impl SealedFile {
         storage
             .read(self.entry.name, start, block)
             .map_err(|error| StoreError::io("read", self.entry.name, error))?;
-        if xxh3_128(block) != self.checksums[number] {
+        if xxh3_128(block) != self.footer.checksums[number] {
             return Err(self.damaged(start, "the block's checksum does not match"));
         }
         self.loaded = Some(number);

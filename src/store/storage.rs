@@ -52,6 +52,11 @@ impl FileKind {
         Self::ALL.into_iter().find(|kind| *kind as u16 == code)
     }
 
+    /// Numbered by chunk: once such a file is there, every later checkpoint has it too.
+    pub fn is_chunk(self) -> bool {
+        matches!(self, Self::Transfers | Self::FailedIds)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Manifest => "manifest",
@@ -123,7 +128,7 @@ pub trait Storage: Send {
 }
 
 /// A file being written; what there is of it goes when it is dropped unfinished.
-pub trait FileWriter {
+pub trait FileWriter: Send {
     /// Appends. Length and address are multiples of [`STORAGE_SECTOR_SIZE`].
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 

@@ -104,6 +104,9 @@ pub struct Recovered {
     pub unsure_from: Option<Op>,
     /// The state that the machine was restored to.
     pub checkpoint_op: Op,
+    /// It could not be: there is a log, but no state. Nothing is executed and nobody served until this
+    /// replica is made anew, with a state.
+    pub checkpoint_lost: bool,
     pub sessions: Sessions,
     pub pulse_due: u64,
     /// The greatest commit point named by any prepare of the log.
@@ -164,6 +167,7 @@ pub struct Vsr {
     log_bytes_since_checkpoint: u64,
     checkpoint_running: bool,
     checkpoint_op: Op,
+    checkpoint_lost: bool,
 
     sessions: Sessions,
     /// Clients with a request in the pipeline or the queue (primary), and its latest operation.
@@ -238,6 +242,7 @@ impl Vsr {
             log,
             unsure_from,
             checkpoint_op,
+            checkpoint_lost,
             sessions,
             pulse_due,
             commit,
@@ -300,6 +305,7 @@ impl Vsr {
             log_bytes_since_checkpoint: 0,
             checkpoint_running: false,
             checkpoint_op,
+            checkpoint_lost,
             sessions,
             inflight: BTreeMap::new(),
             requests: VecDeque::new(),
@@ -569,6 +575,8 @@ impl Vsr {
             Command::View => self.on_view(&header, &suffix_of(&message), now, effects),
             Command::GetView => self.on_get_view(&header, effects),
             Command::Hello | Command::Welcome | Command::Reply => {}
+            // Not consensus: files.
+            Command::GetCheckpoint | Command::Checkpoint | Command::GetBlock | Command::Block => {}
         }
     }
 

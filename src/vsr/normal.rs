@@ -96,7 +96,7 @@ impl Vsr {
         is_register: bool,
         effects: &mut Effects,
     ) {
-        if self.status != Status::Normal {
+        if self.status != Status::Normal || self.checkpoint_lost {
             return;
         }
         let header = *request.header();
@@ -231,7 +231,7 @@ impl Vsr {
         });
         // Far ahead of execution (a restarted replica that replays its log) a prepare would only
         // hold a buffer that reading back the earlier ones needs: it is in the journal.
-        if op <= self.executing + PIPELINE_MAX as u64 {
+        if op <= self.executing + PIPELINE_MAX as u64 && !self.checkpoint_lost {
             self.prepares.insert(op, prepare);
         }
     }
@@ -442,6 +442,9 @@ impl Vsr {
 
     /// Hands committed prepares to the executor, in order; reads back those not in memory.
     pub(super) fn execute_committed(&mut self, effects: &mut Effects) {
+        if self.checkpoint_lost {
+            return;
+        }
         while self.executing < self.commit && self.execution.len() < EXECUTE_MAX {
             // The checkpoint of an operation must be over before the next one is due; replicas
             // would otherwise choose different operations.

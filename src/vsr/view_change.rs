@@ -242,6 +242,10 @@ impl Vsr {
     }
 
     fn count_joins(&mut self, now: Time, effects: &mut Effects) {
+        // A primary must execute: the others will go on to the next view.
+        if self.checkpoint_lost {
+            return;
+        }
         let me = usize::from(self.config.replica);
         let joined = self.joins.iter().flatten().count();
         let quorum = quorum::view_change(self.config.replica_count);
@@ -334,8 +338,13 @@ impl Vsr {
         {
             return;
         }
-        if view > self.view || self.status == Status::ViewChange || awaited {
-            let is_later = view > self.view;
+        let is_later = view > self.view;
+        if !is_later && header.op < self.commit {
+            // It comes late: this replica holds, from a checkpoint that it fetched in this view, what
+            // the view has committed since.
+            return self.get_view(view, now, effects);
+        }
+        if is_later || self.status == Status::ViewChange || awaited {
             self.enter(view, Status::CatchUp, now);
             if is_later {
                 self.persist(effects);

@@ -140,6 +140,7 @@ fn recovered(disk: &Disk) -> Recovered {
         log,
         unsure_from: is_unsure.then_some(commit + 1),
         checkpoint_op: 0,
+        checkpoint_lost: false,
         sessions: Sessions::new(Limits {
             sessions: 16,
             reply_bytes: 1 << 20,

@@ -7,6 +7,7 @@
 //! | `kills` | kill -9 under load, and an account of every acknowledged transfer |
 //! | `disks` | disks that fail, and disks that are full |
 //! | `crowd` | hundreds of sessions at once |
+//! | `transfer` | a checkpoint fetched from another replica |
 //! | `official` | the official clients, unmodified |
 //! | `cluster`, `load` | processes and directories; load that keeps accounts |
 
@@ -25,3 +26,4 @@ mod drills;
 mod kills;
 mod load;
 mod official;
+mod transfer;

@@ -160,7 +160,7 @@ impl Driver for Echo {
                                 sessions: 1,
                                 reply_bytes: 0,
                             })),
-                            former: None,
+                            keep: None,
                             pace: Default::default(),
                         }));
                     }
@@ -250,6 +250,7 @@ impl Driver for Echo {
                 let (connection, message) = self.checkpoint.take().unwrap();
                 self.answer(connection, message, outputs);
             }
+            Input::Library(done) => panic!("nobody asked for {done:?}"),
         }
     }
 }

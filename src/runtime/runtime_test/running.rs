@@ -18,6 +18,7 @@ use super::super::*;
 use super::echo::{Builder, CLIENT, Copier, Echo, Seen};
 use crate::limits::HEADER_SIZE;
 use crate::message::{Command, Header, Pool, PoolConfig};
+use crate::store::MemoryStorage;
 
 /// As many as a small number of sessions has.
 pub(super) const CONNECTIONS_MAX: usize = crate::limits::connections_max(64);
@@ -122,6 +123,7 @@ impl Running {
                 driver,
                 executor: Copier(0),
                 builder: Builder,
+                librarian: Librarian::new(Box::new(MemoryStorage::default())),
             };
             run(&config, parts, &stopper)
         });

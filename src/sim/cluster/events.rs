@@ -11,6 +11,7 @@ use crate::limits::HEADER_SIZE;
 use crate::message::{Claim, Message, MessageMut, Pool, is_ours};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Input, Output};
+use crate::replica::library::LibraryDone;
 use crate::replica::{Replica, TICK_NS, ingress};
 
 /// A dialer that was refused tries again after this, and up to as long more.
@@ -98,6 +99,7 @@ impl Simulation {
             Later::SuperblockWritten { token } => (2, token),
             Later::Executed => (3, 0),
             Later::Built => (4, 0),
+            Later::Library => (5, 0),
         };
         let words = [4, u64::from(replica), kind, token];
         self.trace
@@ -176,11 +178,13 @@ impl Simulation {
                 let what = format!("replica {replica} stops: {fatal}");
                 return Err(Violation::new("stop", what));
             }
+            Output::Reopen => self.reopen(replica)?,
             Output::JournalWrite(_)
             | Output::JournalRead { .. }
             | Output::SuperblockWrite { .. }
             | Output::Task(_)
-            | Output::Checkpoint(_) => unreachable!("the host has carried it out"),
+            | Output::Checkpoint(_)
+            | Output::Library(_) => unreachable!("the host has carried it out"),
         }
         Ok(())
     }
@@ -570,6 +574,8 @@ fn words_of(input: &Input) -> [u64; 2] {
         Input::SuperblockWritten { token, .. } => [6, *token],
         Input::Done(done) => [7, done.op],
         Input::CheckpointDone(done) => [8, done.op],
+        Input::Library(LibraryDone::Read { to, .. }) => [9, u64::from(*to)],
+        Input::Library(done) => [10, u64::from(done.plan().unwrap_or(0))],
     }
 }
 

@@ -133,6 +133,7 @@ struct Counts {
     views: u32,
     faults: u64,
     evictions: u64,
+    transfers: u64,
 }
 
 impl Simulation {
@@ -310,6 +311,17 @@ impl Simulation {
         Some(self.hosts[usize::from(replica)].replica()?.progress())
     }
 
+    /// The last operation that a replica's journal does not reach back to; `None` when it is off.
+    pub fn trimmed(&self, replica: ReplicaIndex) -> Option<u64> {
+        Some(
+            self.hosts[usize::from(replica)]
+                .replica()?
+                .vsr()
+                .log()
+                .base(),
+        )
+    }
+
     /// The replica that takes requests, in the latest view that has one.
     pub fn primary(&self) -> Option<ReplicaIndex> {
         (0..self.options.replica_count)
@@ -330,6 +342,24 @@ impl Simulation {
         self.trace.record(now, &[1, u64::from(replica)], || {
             format!("r{replica} crashes")
         });
+        self.disconnect(replica);
+    }
+
+    /// A replica has fetched a checkpoint: it ends and starts again, as its process would.
+    pub(super) fn reopen(&mut self, replica: ReplicaIndex) -> Checked {
+        let now = self.now();
+        self.hosts[usize::from(replica)].close();
+        self.trace.record(now, &[7, u64::from(replica)], || {
+            format!("r{replica} has another checkpoint")
+        });
+        self.counts.transfers += 1;
+        self.disconnect(replica);
+        self.start(replica)
+    }
+
+    /// All connections of a replica break.
+    fn disconnect(&mut self, replica: ReplicaIndex) {
+        let now = self.now();
         self.peers[usize::from(replica)].fill(None);
         let node = Node::Replica(replica);
         for link in self.network.links_of(node) {
@@ -418,6 +448,13 @@ impl Simulation {
         let until = self.now() + duration;
         let paused = &mut self.paused[usize::from(replica)];
         *paused = until.max(*paused);
+    }
+
+    /// Damages the checkpoint of a replica that is off.
+    pub fn damage_checkpoint(&mut self, replica: ReplicaIndex) {
+        let host = &mut self.hosts[usize::from(replica)];
+        assert!(!host.is_up());
+        host.damage_checkpoint();
     }
 
     /// Sets the wall clock of a machine forward, or back.

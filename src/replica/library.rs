@@ -1,0 +1,200 @@
+//! The librarian: everything that has to do with checkpoint files and would make the replica's thread
+//! wait, but the writing of its own checkpoints, which is the builder's.
+//!
+//! ```text
+//!   replica ──Read──► librarian: reads a stretch into a message, sealed ──Read──► replica, to a peer
+//!           ──Check─► is this file here, every byte of it?              ──Checked
+//!           ──Write─► the next piece of a file: verified, then written  ──Written
+//!           ──List──► which files does this manifest name?              ──Listed
+//!           ──Sync──► the names of files, durable                       ──Synced
+//! ```
+//!
+//! One task after the other, in the order given, each with one answer. It runs on a thread of its own
+//! in production and in place in the simulator.
+
+use std::fmt;
+
+use crate::message::{Message, MessageMut};
+use crate::protocol::ReplicaIndex;
+use crate::store::{
+    FileEntry, FileName, Manifest, ManifestRef, SealedCopy, SealedFile, Storage, StoreError,
+};
+
+/// A stretch of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    pub name: FileName,
+    pub offset: u64,
+    /// At most a block.
+    pub size: usize,
+}
+
+/// Work for the librarian. `plan` comes back with the answer.
+#[derive(Debug)]
+pub enum LibraryTask {
+    /// Read into the body of `message`, whose header lacks only size and seal.
+    Read {
+        to: ReplicaIndex,
+        stretch: Stretch,
+        message: MessageMut,
+    },
+    Check {
+        plan: u32,
+        entry: FileEntry,
+    },
+    /// A piece of a file, the first to the last in order.
+    Write {
+        plan: u32,
+        entry: FileEntry,
+        piece: u64,
+        message: Message,
+    },
+    List {
+        plan: u32,
+        manifest: ManifestRef,
+    },
+    Sync {
+        plan: u32,
+    },
+}
+
+/// What came of a task.
+#[derive(Debug)]
+pub enum LibraryDone {
+    /// To be sent. The body is empty if the stretch could not be read.
+    Read { to: ReplicaIndex, message: Message },
+    Checked {
+        plan: u32,
+        entry: FileEntry,
+        whole: bool,
+    },
+    Written {
+        plan: u32,
+        entry: FileEntry,
+        piece: u64,
+        result: Result<(), StoreError>,
+    },
+    Listed {
+        plan: u32,
+        result: Result<Vec<FileEntry>, StoreError>,
+    },
+    Synced {
+        plan: u32,
+        result: Result<(), StoreError>,
+    },
+}
+
+impl LibraryDone {
+    /// Of the fetcher's, so that it knows answers that come late; `None` for the lender's.
+    pub fn plan(&self) -> Option<u32> {
+        match self {
+            Self::Read { .. } => None,
+            Self::Checked { plan, .. }
+            | Self::Written { plan, .. }
+            | Self::Listed { plan, .. }
+            | Self::Synced { plan, .. } => Some(*plan),
+        }
+    }
+}
+
+/// See the module.
+pub struct Librarian {
+    storage: Box<dyn Storage>,
+    /// The file whose pieces are coming in.
+    copy: Option<SealedCopy>,
+}
+
+impl fmt::Debug for Librarian {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "librarian, {:?}", self.copy)
+    }
+}
+
+impl Librarian {
+    /// The storage must not use the same names for unfinished files as the builder's: both may be
+    /// writing the same file.
+    pub fn new(storage: Box<dyn Storage>) -> Self {
+        Self {
+            storage,
+            copy: None,
+        }
+    }
+
+    /// Runs one task. Blocking.
+    pub fn run(&mut self, task: LibraryTask) -> LibraryDone {
+        match task {
+            LibraryTask::Read {
+                to,
+                stretch,
+                message,
+            } => self.read(to, stretch, message),
+            LibraryTask::Check { plan, entry } => LibraryDone::Checked {
+                plan,
+                entry,
+                whole: self.is_whole(entry),
+            },
+            LibraryTask::Write {
+                plan,
+                entry,
+                piece,
+                message,
+            } => LibraryDone::Written {
+                plan,
+                entry,
+                piece,
+                result: self.write(entry, piece, message.body()),
+            },
+            LibraryTask::List { plan, manifest } => LibraryDone::Listed {
+                plan,
+                result: Manifest::open(&*self.storage, &manifest).map(|manifest| manifest.files),
+            },
+            LibraryTask::Sync { plan } => {
+                let manifest = FileName::new(crate::store::FileKind::Manifest, 0);
+                let result = self.storage.sync();
+                LibraryDone::Synced {
+                    plan,
+                    result: result.map_err(|e| StoreError::io("sync the names with", manifest, e)),
+                }
+            }
+        }
+    }
+
+    fn read(&self, to: ReplicaIndex, stretch: Stretch, mut message: MessageMut) -> LibraryDone {
+        let Stretch { name, offset, size } = stretch;
+        let body = message.body_mut_of_size(size);
+        let size = match self.storage.read(name, offset, body) {
+            Ok(()) => size,
+            Err(_) => 0,
+        };
+        message.set_body_size(size);
+        let (_, body) = message.parts_mut(size);
+        let checksum_body = crate::message::checksum(body);
+        let header = message.header_mut();
+        header.checksum_body = checksum_body;
+        header.seal_header();
+        LibraryDone::Read {
+            to,
+            message: message.freeze(),
+        }
+    }
+
+    fn is_whole(&self, entry: FileEntry) -> bool {
+        entry.is_plausible()
+            && SealedFile::open(&*self.storage, entry)
+                .and_then(|mut file| file.verify(&*self.storage))
+                .is_ok()
+    }
+
+    fn write(&mut self, entry: FileEntry, piece: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        if piece == 0 {
+            // What was begun before is given up.
+            self.copy = None;
+            self.copy = Some(SealedCopy::begin(&mut *self.storage, entry)?);
+        }
+        let expected = self.copy.take().filter(|copy| copy.expects(&entry, piece));
+        let what = "a piece came out of turn, after one that failed";
+        let copy = expected.ok_or_else(|| StoreError::damaged(entry.name, 0, what))?;
+        self.copy = copy.take(bytes)?;
+        Ok(())
+    }
+}
