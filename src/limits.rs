@@ -101,6 +101,10 @@ pub const CONNECTIONS_MAX: usize = connections_max(SESSIONS_MAX);
 /// them again); a client that does not read loses its connection.
 pub const SEND_QUEUE_MAX: usize = 256;
 
+/// Bytes of them that wait for one replica. They are in buffers, and two replicas that have stopped
+/// reading must leave the better half of what clients may take: sixteen of 64 large ones each.
+pub const SEND_BYTES_MAX: usize = 16 << 20;
+
 /// Journal segments.
 pub const SEGMENT_SIZE_DEFAULT: u64 = 64 << 20;
 pub const JOURNAL_SIZE_DEFAULT: u64 = 1 << 30;

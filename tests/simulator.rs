@@ -23,7 +23,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stampede::sim::{FaultPlan, MILLISECOND, Options, Report, SECOND, Simulation, Violation};
+use stampede::sim::{
+    FaultPlan, MILLISECOND, Options, Report, SECOND, Simulation, Speed, Violation,
+};
 use stampede::vsr::clock::Agreement;
 
 /// Seeds that are run every time, and what each is for. "Finds" names a mistake that was made on
@@ -226,7 +228,7 @@ fn view_change_one_link_is_cut_in_one_direction_views_do_not_churn() -> Scenario
 #[test]
 fn view_change_a_primary_that_pauses_is_replaced_and_joins_again() -> Scenario {
     let mut cluster = cluster(3)?;
-    cluster.submit(100);
+    cluster.submit(40);
     cluster.run_for(300 * MILLISECOND)?;
     cluster.pause(0, 3 * SECOND);
     assert!(cluster.run_until(2 * SECOND, |c| c.primary().is_some_and(|p| p != 0))?);
@@ -720,6 +722,72 @@ fn disk_full_on_every_replica_views_do_not_churn_and_all_resume() -> Scenario {
     }
     assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
     cluster.finish().map(drop)
+}
+
+/// How a backup is slow.
+#[derive(Debug, Clone, Copy)]
+enum Slow {
+    No,
+    /// Its disk, its executor and its links take a hundred times longer.
+    Machine,
+    /// Its process runs for ten milliseconds of each second.
+    Process,
+}
+
+/// The 99th percentile of what clients wait for their answers.
+fn p99_with_backup(slow: Slow, full: u32) -> Result<u64, Violation> {
+    let mut options = Options {
+        requests: 0,
+        client_count: 24,
+        sessions_max: 32,
+        segment_count: 40,
+        // Checkpoints come often here; what they cost is not the question.
+        speed: Speed {
+            build_max: MILLISECOND,
+            ..Speed::GOOD
+        },
+        ..Options::CALM
+    };
+    options.mixture.full = full;
+    let mut cluster = Simulation::new(options, 8)?;
+    cluster.run_for(SECOND)?;
+    if matches!(slow, Slow::Machine) {
+        cluster.slow_down(2, 100);
+    }
+    cluster.submit(40);
+    while !cluster.clients_done() {
+        if matches!(slow, Slow::Process) {
+            cluster.pause(2, 990 * MILLISECOND);
+        }
+        cluster.run_until(SECOND, Simulation::clients_done)?;
+        assert!(
+            cluster.now() < 60 * SECOND,
+            "{slow:?}: clients wait for ever"
+        );
+    }
+    let latencies = cluster.latencies();
+    let p99 = latencies[latencies.len() * 99 / 100];
+    println!(
+        "{slow:?}, {full} ppm full batches: p50 {} us, p99 {} us",
+        latencies[latencies.len() / 2] / 1_000,
+        p99 / 1_000,
+    );
+    Ok(p99)
+}
+
+#[test]
+fn slow_backup_a_hundred_times_slower_costs_others_at_most_half_of_the_p99() -> Scenario {
+    for full in [0, 150_000] {
+        let usual = p99_with_backup(Slow::No, full)?;
+        for slow in [Slow::Machine, Slow::Process] {
+            let slowed = p99_with_backup(slow, full)?;
+            assert!(
+                2 * slowed <= 3 * usual,
+                "{slow:?}: {slowed} ns instead of {usual} ns"
+            );
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -110,6 +110,8 @@ pub(crate) struct Network<M> {
     next: u64,
     /// Nothing passes from the first to the second, for so many reasons.
     cuts: BTreeMap<(Node, Node), u32>,
+    /// What goes to and from these takes so many times longer.
+    slow: BTreeMap<Node, u64>,
     pub lost: u64,
     pub duplicated: u64,
     pub delivered: u64,
@@ -167,6 +169,7 @@ impl<M: Clone> Network<M> {
             links: BTreeMap::new(),
             next: 1,
             cuts: BTreeMap::new(),
+            slow: BTreeMap::new(),
             lost: 0,
             duplicated: 0,
             delivered: 0,
@@ -175,6 +178,27 @@ impl<M: Clone> Network<M> {
 
     pub(crate) fn set_quality(&mut self, quality: Quality) {
         self.quality = quality;
+    }
+
+    /// All messages to and from a node take so many times longer.
+    pub(crate) fn set_slow(&mut self, node: Node, factor: u64) {
+        self.slow.insert(node, factor);
+    }
+
+    /// What waits in a lane, counted by the owner.
+    pub(crate) fn backlog(&self, id: LinkId, lane: Lane, size: impl Fn(&M) -> usize) -> usize {
+        let Some(link) = self.links.get(&id) else {
+            return 0;
+        };
+        let pipe = match lane {
+            Lane::Forward => &link.forward,
+            Lane::Backward => &link.backward,
+        };
+        let of = |arrival: &Arrival<M>| match arrival {
+            Arrival::Message(message) => size(message),
+            Arrival::Closed => 0,
+        };
+        pipe.waiting.iter().map(|(_, arrival)| of(arrival)).sum()
     }
 
     /// Whether messages pass from one to the other.
@@ -220,7 +244,10 @@ impl<M: Clone> Network<M> {
             return None;
         }
         let twice = self.random.chance(quality.duplication);
-        let at = now + quality.delay_min + self.random.skewed(quality.delay_extra);
+        let factor = |node| self.slow.get(&node).copied().unwrap_or(1);
+        let slow = factor(link.dialer).max(factor(link.listener));
+        let delay = quality.delay_min + self.random.skewed(quality.delay_extra);
+        let at = now + slow * delay;
         let pipe = link.pipe(lane);
         if twice {
             self.duplicated += 1;

@@ -74,6 +74,8 @@ pub(super) enum Receive {
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
     messages: VecDeque<(Message, usize)>,
+    /// Of all of them together.
+    bytes: usize,
     /// Bytes of the first message that have been sent.
     sent: usize,
     /// Messages at the front that the send in flight covers; 0 when none is.
@@ -83,6 +85,11 @@ pub(super) struct SendQueue {
 impl SendQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
+    }
+
+    /// What has not been sent whole.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn is_sending(&self) -> bool {
@@ -98,6 +105,7 @@ impl SendQueue {
         if self.messages.len() == SEND_QUEUE_MAX {
             return Err(message);
         }
+        self.bytes += size;
         self.messages.push_back((message, size));
         Ok(())
     }
@@ -125,6 +133,7 @@ impl SendQueue {
         while count > 0 {
             assert!(batch > 0, "more was sent than asked for");
             let (_, size) = self.messages.front().expect("a batch of queued messages");
+            let size = *size;
             let left = size - self.sent;
             if count < left {
                 self.sent += count;
@@ -133,6 +142,7 @@ impl SendQueue {
             count -= left;
             batch -= 1;
             self.sent = 0;
+            self.bytes -= size;
             self.messages.pop_front();
         }
     }
@@ -140,6 +150,7 @@ impl SendQueue {
     /// Forgets what is not in flight.
     pub(super) fn abandon(&mut self) {
         self.messages.truncate(self.batch);
+        self.bytes = self.messages.iter().map(|(_, size)| size).sum();
     }
 }
 

@@ -11,7 +11,7 @@ use io_uring::types::Fd;
 use super::super::ring::{Completion, Kind, Ring};
 use super::connection::{BATCH_MAX, Phase, SendQueue};
 use super::{Bus, IMMEDIATE_SIZE_MAX, SlotMemory, error_name};
-use crate::limits::HEADER_SIZE;
+use crate::limits::{HEADER_SIZE, SEND_BYTES_MAX};
 use crate::message::{Claim, Message};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Input};
@@ -22,12 +22,14 @@ impl Bus {
         let peer = self.peers.get(usize::from(to)).and_then(Option::as_ref);
         let size = message.header().size as usize;
         // What waits for a peer that does not read must not take the buffers that it is waiting for
-        // itself: two replicas would stop each other for ever.
+        // itself: two replicas would stop each other for ever. Nor those that clients need: it would
+        // make everybody as slow as itself. What is dropped is repaired, as fast as it can read.
         let has_room = self.pool.has_room(size - HEADER_SIZE, Claim::Behind);
         if let Some(index) = peer.and_then(|peer| peer.slot)
             && let connection = self.connection_mut(index)
             && connection.is_open()
             && (has_room || !connection.queue.is_sending())
+            && connection.queue.bytes() + size <= SEND_BYTES_MAX
             && connection.queue.push(message, size).is_ok()
         {
             self.want_to_send(index);

@@ -7,7 +7,7 @@ use super::super::host::{Host, Later, Reaction};
 use super::super::network::{Arrival, Lane, LinkId, Node, Wake};
 use super::super::queue::{Instant, MILLISECOND};
 use super::{Checked, Event, Payload, Simulation};
-use crate::limits::HEADER_SIZE;
+use crate::limits::{HEADER_SIZE, SEND_BYTES_MAX};
 use crate::message::{Claim, Message, MessageMut, Pool, is_ours};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Input, Output};
@@ -154,7 +154,9 @@ impl Simulation {
         match output {
             Output::SendReplica { to, message } => {
                 let size = message.header().size as usize;
-                if let Some(link) = self.peers[usize::from(replica)][usize::from(to)] {
+                if let Some(link) = self.peers[usize::from(replica)][usize::from(to)]
+                    && self.backlog(link) + size <= SEND_BYTES_MAX
+                {
                     self.send(link, Lane::Forward, message, size);
                 }
             }
@@ -187,6 +189,15 @@ impl Simulation {
             | Output::Library(_) => unreachable!("the host has carried it out"),
         }
         Ok(())
+    }
+
+    /// Bytes on their way to a replica, or waiting to be.
+    fn backlog(&self, link: LinkId) -> usize {
+        self.network
+            .backlog(link, Lane::Forward, |payload| match payload {
+                Payload::Pooled(_, size) => *size,
+                Payload::Bytes(bytes) => bytes.len(),
+            })
     }
 
     fn send(&mut self, link: LinkId, lane: Lane, message: Message, size: usize) {
@@ -363,6 +374,7 @@ impl Simulation {
         }
         if !client.is_waiting() {
             client.begin(self.acknowledged.highest());
+            self.asked[index as usize] = self.queue.now();
         }
         self.transmit(index);
     }
@@ -430,6 +442,8 @@ impl Simulation {
                 if !register {
                     let body = message.body_of_size(size - HEADER_SIZE);
                     self.replies.on_reply(op, body)?;
+                    let asked = self.asked[index as usize];
+                    self.latencies.push(self.queue.now() - asked);
                 }
                 let words = [7, u64::from(index), op];
                 let now = self.queue.now();

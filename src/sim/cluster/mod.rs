@@ -124,6 +124,9 @@ pub struct Simulation {
     replies: Replies,
     digests: Digests,
     counts: Counts,
+    /// When each client asked for what it waits for, and how long others have waited.
+    asked: Vec<Instant>,
+    latencies: Vec<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -201,6 +204,8 @@ impl Simulation {
             replies: Replies::default(),
             digests: Digests::new(DIGEST_INTERVAL),
             counts: Counts::default(),
+            asked: vec![0; options.client_count as usize],
+            latencies: Vec::new(),
         };
         for replica in 0..options.replica_count {
             simulation.start(replica)?;
@@ -466,6 +471,19 @@ impl Simulation {
     /// need any.
     pub fn set_room(&mut self, replica: ReplicaIndex, bytes: Option<u64>) {
         self.hosts[usize::from(replica)].set_room(bytes);
+    }
+
+    /// Everything about a machine takes so many times longer: its disk, its executor, its links.
+    pub fn slow_down(&mut self, replica: ReplicaIndex, factor: u64) {
+        self.hosts[usize::from(replica)].speed = self.options.speed.slower(factor);
+        self.network.set_slow(Node::Replica(replica), factor);
+    }
+
+    /// How long clients have waited for their answers so far, the shortest first.
+    pub fn latencies(&self) -> Vec<Instant> {
+        let mut latencies = self.latencies.clone();
+        latencies.sort_unstable();
+        latencies
     }
 
     /// Both clocks of a machine run so much faster, or slower.
