@@ -43,6 +43,9 @@ pub struct DrillArgs {
     /// What is drawn: which backup, which bits
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// Cut links in a relay, also where network namespaces are permitted
+    #[arg(long)]
+    relay: bool,
     /// Fail also where a figure misses its aim, not only where a result is wrong
     #[arg(long)]
     strict: bool,
@@ -52,6 +55,9 @@ pub struct DrillArgs {
     /// Write one self-contained HTML page with a timeline of each drill
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// The `stampede` to drill [default: this one]
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
     /// Leave data and logs in place, also of drills that passed
     #[arg(long)]
     keep: bool,
@@ -70,6 +76,7 @@ pub(crate) struct Settings {
     pub(crate) steady: Duration,
     pub(crate) preload: u64,
     pub(crate) seed: u64,
+    pub(crate) relay: bool,
     pub(crate) strict: bool,
     pub(crate) keep: bool,
 }
@@ -79,6 +86,7 @@ impl DrillArgs {
         self.names == ["list"]
     }
 
+    /// `program` is drilled unless the command line names another.
     pub(crate) fn settings(&self, program: &Path) -> Result<Settings, String> {
         let within = |name: &str, value: u32, min: u32, max: u32| {
             if (min..=max).contains(&value) {
@@ -98,7 +106,7 @@ impl DrillArgs {
         let runs = self.runs.map(|runs| within("runs", runs, 1, RUNS_MAX));
         Ok(Settings {
             drills: catalog::select(&self.names)?,
-            program: program.to_owned(),
+            program: self.program.clone().unwrap_or_else(|| program.to_owned()),
             directory: self.dir.clone(),
             replicas: self.replicas.into(),
             clients: within("clients", self.clients, 1, CLIENTS_MAX)?,
@@ -107,6 +115,7 @@ impl DrillArgs {
             steady: Duration::from_secs_f64(self.steady),
             preload: self.preload,
             seed: self.seed,
+            relay: self.relay,
             strict: self.strict,
             keep: self.keep,
         })

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All listen on loopback, on ports that were free. Clients dial those; replicas dial each other through
-//! relays where the drill wants links that it can cut. A replica that ends without having been told to is
+//! links of their own where the drill wants to cut them. A replica that ends without having been told to is
 //! a failed drill, whatever the account says.
 
 use std::fs::{self, File};
@@ -19,8 +19,8 @@ use stampede_bench::engine::Clock;
 use stampede_bench::pace::Nanos;
 use stampede_client::Options;
 
+use crate::links::Links;
 use crate::process::{Line, Process};
-use crate::relay::Relays;
 use crate::trouble::Trouble;
 
 /// Identity of the cluster: not zero, so that a mistaken default would show.
@@ -77,7 +77,7 @@ pub(crate) struct Cluster {
     journal_mebibytes: u64,
     clock: Clock,
     pub(crate) replicas: Vec<Replica>,
-    relays: Option<Relays>,
+    links: Option<Links>,
 }
 
 impl Cluster {
@@ -106,21 +106,25 @@ impl Cluster {
             journal_mebibytes,
             clock,
             replicas: replicas.collect::<Result<_, Trouble>>()?,
-            relays: None,
+            links: None,
         })
     }
 
-    /// Has replicas reach each other through relays, from their next start on.
-    pub(crate) fn relay(&mut self) -> Result<(), Trouble> {
+    /// Has replicas reach each other over links that can be cut, from their next start on; what is to
+    /// be known about the kind of links.
+    pub(crate) fn lay_links(&mut self, namespaces: bool) -> Result<Option<String>, Trouble> {
         let addresses: Vec<SocketAddr> = self.replicas.iter().map(|it| it.address).collect();
-        self.relays = Some(Relays::between(&addresses)?);
-        Ok(())
+        let (links, note) = Links::lay(&addresses, namespaces)?;
+        for (index, replica) in self.replicas.iter_mut().enumerate() {
+            replica.address = links.address_of(index).unwrap_or(replica.address);
+        }
+        self.links = Some(links);
+        Ok(note)
     }
 
-    pub(crate) fn relays(&self) -> &Relays {
-        self.relays
-            .as_ref()
-            .expect("the story lays links before it cuts them")
+    pub(crate) fn links(&mut self) -> &mut Links {
+        let links = self.links.as_mut();
+        links.expect("the story lays links before it cuts them")
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -173,15 +177,18 @@ impl Cluster {
     /// Starts a replica's process.
     pub(crate) fn launch(&mut self, index: usize) -> Result<(), Trouble> {
         let own: Vec<SocketAddr> = self.replicas.iter().map(|it| it.address).collect();
-        let relays = self.relays.as_ref();
-        let addresses = relays.map_or(own.as_slice(), |relays| relays.addresses_for(index));
+        let links = self.links.as_ref();
+        let addresses = links.map_or(own.as_slice(), |links| links.addresses_for(index));
         let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         let replica = &mut self.replicas[index];
         assert!(replica.process.is_none(), "replica {index} runs already");
         let log = File::options().create(true).append(true).open(&replica.log);
         let log =
             log.map_err(|error| Trouble::failed(format!("{}: {error}", replica.log.display())))?;
-        let mut command = Command::new(&self.program);
+        let mut command = links.map_or_else(
+            || Command::new(&self.program),
+            |links| links.command(index, &self.program),
+        );
         command
             .arg("start")
             .arg(format!("--addresses={}", addresses.join(",")))

@@ -9,8 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use crate::process::run;
 use crate::trouble::Trouble;
 
 /// Old and new control groups.
@@ -73,20 +73,6 @@ pub(crate) fn fill(directory: &Path) -> Result<(), Trouble> {
         Err(error) if error.kind() != ErrorKind::StorageFull => Err(wrong(error)),
         _ => Ok(()),
     }
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.map_err(|error| format!("{program} cannot be run: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!(
-        "{program} {}: {}",
-        arguments.join(" "),
-        said.trim()
-    ))
 }
 
 fn text_of(path: &Path) -> String {

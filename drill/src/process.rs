@@ -113,6 +113,21 @@ impl Drop for Process {
     }
 }
 
+/// Runs a small program of the system to its end; why it failed.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map_err(|error| format!("{program} cannot be run: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!(
+        "{program} {}: {}",
+        arguments.join(" "),
+        said.trim()
+    ))
+}
+
 /// Has the kernel kill the child when the thread that starts it ends.
 pub(crate) fn end_with_this_thread(command: &mut Command) {
     let ask = || {

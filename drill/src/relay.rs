@@ -83,13 +83,6 @@ impl Relays {
             .open
             .store(open, Ordering::Release);
     }
-
-    /// The same for all links.
-    pub(crate) fn set_all(&self, open: bool) {
-        for gate in &self.gates {
-            gate.open.store(open, Ordering::Release);
-        }
-    }
 }
 
 impl Drop for Relays {
@@ -199,6 +192,11 @@ mod tests {
         (relays, near, far)
     }
 
+    fn set_all(relays: &Relays, open: bool) {
+        relays.set(0, 1, open);
+        relays.set(1, 0, open);
+    }
+
     fn says(from: &mut TcpStream, to: &mut TcpStream, text: &[u8]) {
         from.write_all(text).unwrap();
         hears(to, text);
@@ -241,12 +239,12 @@ mod tests {
     #[test]
     fn a_cut_link_heals_without_anybody_having_noticed() {
         let (relays, mut near, mut far) = pair();
-        relays.set_all(false);
+        set_all(&relays, false);
         near.write_all(b"one").unwrap();
         far.write_all(b"two").unwrap();
         hears_nothing(&mut near);
         hears_nothing(&mut far);
-        relays.set_all(true);
+        set_all(&relays, true);
         hears(&mut far, b"one");
         hears(&mut near, b"two");
     }

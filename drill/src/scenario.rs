@@ -230,44 +230,44 @@ pub(crate) fn partition(scene: &mut Scene) -> Result<(), Trouble> {
         let primary = scene.primary();
         let captive = scene.captive(primary)?;
         scene.gap(|scene| {
-            scene.isolate(primary);
+            scene.isolate(primary)?;
             scene.service_resumes()?;
             scene.steady()
         })?;
         // It cannot know, and must not answer.
         captive.read();
         scene.steady()?;
-        scene.heal();
+        scene.heal()?;
         scene.release(captive)?;
+        scene.steady()?;
         scene.caught_up(primary)?;
 
-        scene.steady()?;
         let primary = scene.primary();
         scene.gap(|scene| {
-            scene.deafen(primary);
+            scene.deafen(primary)?;
             scene.service_resumes()?;
             scene.steady()
         })?;
-        scene.heal();
+        scene.heal()?;
+        scene.steady()?;
         scene.caught_up(primary)?;
 
-        scene.steady()?;
         let backup = scene.any_backup();
         scene.same_view(|scene| {
             scene.gap(|scene| {
-                scene.deafen(backup);
+                scene.deafen(backup)?;
                 scene.steady()
             })?;
-            scene.heal();
+            scene.heal()?;
             scene.steady()
         })?;
         scene.counts(backup)?;
 
         scene.steady()?;
-        scene.scatter();
+        scene.scatter()?;
         scene.no_service()?;
         scene.recovery(|scene| {
-            scene.heal();
+            scene.heal()?;
             scene.service_resumes()
         })?;
         scene.steady()
@@ -290,10 +290,10 @@ pub(crate) fn slow_disk(scene: &mut Scene) -> Result<(), Trouble> {
             },
             1.5,
         )?;
-        scene.recovery(|scene| {
-            scene.fast_disk();
-            scene.caught_up(backup)
-        })?;
+        scene.fast_disk();
+        // It may have been too busy with its disk to say that it fell behind: time to find out.
+        scene.steady()?;
+        scene.caught_up(backup)?;
         scene.counts(backup)
     })
 }

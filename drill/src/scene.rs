@@ -164,7 +164,9 @@ impl Scene {
 
     /// Links between replicas that can be cut.
     pub(crate) fn lay_links(&mut self) -> Result<(), Trouble> {
-        self.cluster.relay()
+        let note = self.cluster.lay_links(!self.settings.relay)?;
+        self.notes.extend(note);
+        Ok(())
     }
 
     /// A file system of its own for each replica, a little larger than its journal.
@@ -316,31 +318,42 @@ impl Scene {
     // ── links ───────────────────────────────────────────────────────────────────────────────────
 
     /// Lets nothing pass between a replica and all others.
-    pub(crate) fn isolate(&mut self, index: usize) {
+    pub(crate) fn isolate(&mut self, index: usize) -> Result<(), Trouble> {
         self.mark(&format!("cut {} off", names(&[index])));
-        for other in self.all() {
-            self.cluster.relays().set(index, other, false);
-            self.cluster.relays().set(other, index, false);
-        }
+        self.set_links(false, |from, to| from == index || to == index)
     }
 
     /// Lets nothing pass to a replica; it can still speak.
-    pub(crate) fn deafen(&mut self, index: usize) {
+    pub(crate) fn deafen(&mut self, index: usize) -> Result<(), Trouble> {
         self.mark(&format!("deafen {}", names(&[index])));
-        for other in self.all() {
-            self.cluster.relays().set(other, index, false);
-        }
+        self.set_links(false, |_, to| to == index)
     }
 
     /// Lets nothing pass between any two.
-    pub(crate) fn scatter(&mut self) {
-        self.mark("cut all links");
-        self.cluster.relays().set_all(false);
+    pub(crate) fn scatter(&mut self) -> Result<(), Trouble> {
+        self.set_links(false, |_, _| true)?;
+        self.mark("all links are cut");
+        Ok(())
     }
 
-    pub(crate) fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) -> Result<(), Trouble> {
         self.mark("heal all links");
-        self.cluster.relays().set_all(true);
+        self.set_links(true, |_, _| true)
+    }
+
+    fn set_links(
+        &mut self,
+        open: bool,
+        which: impl Fn(usize, usize) -> bool,
+    ) -> Result<(), Trouble> {
+        for from in self.all() {
+            for to in self.all() {
+                if from != to && which(from, to) {
+                    self.cluster.links().set(from, to, open)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What happens meanwhile may not end a view.

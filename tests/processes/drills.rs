@@ -2,6 +2,7 @@
 //! and clean up. What they find is theirs to test, and CI's to read.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::cluster::{PROGRAM, test_directory};
@@ -54,6 +55,46 @@ fn quick_drills_are_green() {
             (&0.into(), &0.into())
         );
     }
+}
+
+/// Stands for `stampede`, and makes a replica's directory anew at every start but the first.
+const FORGETFUL: &str = r#"#!/bin/sh
+for directory; do :; done
+case $1 in
+    format) echo "$@" >"$directory.format" ;;
+    start)
+        if [ -e "$directory.started" ]; then
+            rm -rf "$directory"
+            "$STAMPEDE_REAL" $(cat "$directory.format")
+        fi
+        touch "$directory.started"
+        ;;
+esac
+exec "$STAMPEDE_REAL" "$@"
+"#;
+
+#[test]
+fn a_cluster_that_forgets_what_it_acknowledged_is_red() {
+    let directory = test_directory("drills_canary");
+    let program = directory.join("forgetful");
+    fs::write(&program, FORGETFUL).expect("target/ can be written");
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(&program, mode).expect("it is ours");
+    let data = directory.join("data");
+    let output = Command::new(PROGRAM)
+        .args(["drill", "power-loss", "--runs=1", "--steady=0.3"])
+        .arg(format!("--program={}", program.display()))
+        .arg(format!("--dir={}", data.display()))
+        .env("STAMPEDE_REAL", PROGRAM)
+        .output()
+        .expect("the program can be run");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("power-loss: RED: "), "{text}");
+    assert!(text.contains("data and logs are in "), "{text}");
+    let left = fs::read_dir(&data).expect("a failed drill leaves its data");
+    assert_eq!(left.count(), 1);
+    fs::remove_dir_all(directory).expect("it is ours");
 }
 
 #[test]
