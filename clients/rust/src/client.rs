@@ -3,7 +3,8 @@
 //! A request goes to the primary of the highest view heard of. While it waits, everybody is pinged, soon at first and
 //! then more and more rarely; a pong that names another primary has the request sent there at once. Without an answer
 //! the request is repeated, the same bytes, to the primary and to one other replica: after 600 ms, or 50 ms after a
-//! connection broke that it had been sent on, and then after twice the round trip plus a random pause that doubles.
+//! connection broke that it had been sent on, or one came up, and then after twice the round trip plus a random pause
+//! that doubles.
 //!
 //! Without a deadline a call waits for as long as it takes. With one it ends in `Error::Timeout`, and what became of
 //! its request is not known; the request stays in flight, and the next call first waits for its answer, since a session
@@ -26,8 +27,8 @@ use std::time::{Duration, Instant};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const RETRY_FIRST: Duration = Duration::from_millis(600);
-/// The first repetition after a connection broke with the request on it: most likely the replica is gone.
-const RETRY_BROKEN: Duration = Duration::from_millis(50);
+/// The first repetition after a connection broke with the request on it, or came up: a replica is gone, or back.
+const RETRY_CHANGED: Duration = Duration::from_millis(50);
 /// Pings while a request waits: the first after so long, the pauses between them half as long again each time.
 const PROBE_FIRST: Duration = Duration::from_millis(50);
 /// The first pause, also when a connection broke.
@@ -112,8 +113,8 @@ pub struct Client {
     round_trip: Duration,
     epoch: Instant,
     random: u64,
-    /// A connection broke that the message in flight had been sent on.
-    broken: bool,
+    /// A connection broke that the message in flight had been sent on, or one came up.
+    changed: bool,
     /// Set once the server has broken the protocol.
     violated: Option<Violation>,
 }
@@ -156,7 +157,7 @@ impl Client {
             round_trip: ROUND_TRIP_FIRST,
             epoch: Instant::now(),
             random: RandomState::new().build_hasher().finish() | 1,
-            broken: false,
+            changed: false,
             violated: None,
         };
         client.message_size = client
@@ -305,7 +306,7 @@ impl Client {
         let mut attempt = 0u32;
         let mut retry = start + RETRY_FIRST;
         let (mut probe, mut probe_pause) = (start + PROBE_FIRST, PROBE_MIN);
-        self.broken = false;
+        self.changed = false;
         // The first transmission goes out as soon as there is a connection.
         self.transmit(Why::First);
         loop {
@@ -313,8 +314,10 @@ impl Client {
             if give_up.is_some_and(|give_up| give_up <= now) {
                 return Err(Error::Timeout(self.deadline.unwrap_or_default()));
             }
-            if std::mem::take(&mut self.broken) {
-                retry = retry.min(now + RETRY_BROKEN);
+            if std::mem::take(&mut self.changed) {
+                // Things are different now: what pauses had grown to says nothing any more.
+                attempt = 0;
+                retry = retry.min(now + RETRY_CHANGED);
                 (probe, probe_pause) = (now, PROBE_MIN);
             }
             if retry <= now {
@@ -332,6 +335,8 @@ impl Client {
             let until = until.unwrap_or(retry);
             if self.wait(until.saturating_duration_since(now))? {
                 self.transmit(Why::First);
+                // Whoever is back may not be ready yet.
+                self.changed = true;
             }
             if self.receive(start)? {
                 return Ok(());
@@ -390,7 +395,7 @@ impl Client {
     fn fail(&mut self, index: usize) {
         let jitter = self.random();
         let connection = &mut self.connections[index];
-        self.broken |= connection.has_message();
+        self.changed |= connection.has_message();
         connection.fail(Instant::now(), jitter);
     }
 
