@@ -3,8 +3,8 @@
 //! A request goes to the primary of the highest view heard of. While it waits, everybody is pinged, soon at first and
 //! then more and more rarely; a pong that names another primary has the request sent there at once. Without an answer
 //! the request is repeated, the same bytes, to the primary and to one other replica: after 600 ms, or 50 ms after a
-//! connection broke that it had been sent on, or one came up, and then after twice the round trip plus a random pause
-//! that doubles.
+//! connection broke that it had been sent on, or one came up, or another primary was named, and then after twice the
+//! round trip plus a random pause that doubles.
 //!
 //! Without a deadline a call waits for as long as it takes. With one it ends in `Error::Timeout`, and what became of
 //! its request is not known; the request stays in flight, and the next call first waits for its answer, since a session
@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const RETRY_FIRST: Duration = Duration::from_millis(600);
-/// The first repetition after a connection broke with the request on it, or came up: a replica is gone, or back.
+/// The first repetition after a connection broke with the request on it, or came up, or the primary changed: who is
+/// there now may not be ready at once.
 const RETRY_CHANGED: Duration = Duration::from_millis(50);
 /// Pings while a request waits: the first after so long, the pauses between them half as long again each time.
 const PROBE_FIRST: Duration = Duration::from_millis(50);
@@ -113,7 +114,7 @@ pub struct Client {
     round_trip: Duration,
     epoch: Instant,
     random: u64,
-    /// A connection broke that the message in flight had been sent on, or one came up.
+    /// A connection broke that the message in flight had been sent on, or one came up, or another primary was named.
     changed: bool,
     /// Set once the server has broken the protocol.
     violated: Option<Violation>,
@@ -335,7 +336,6 @@ impl Client {
             let until = until.unwrap_or(retry);
             if self.wait(until.saturating_duration_since(now))? {
                 self.transmit(Why::First);
-                // Whoever is back may not be ready yet.
                 self.changed = true;
             }
             if self.receive(start)? {
@@ -511,6 +511,8 @@ impl Client {
         }
         if !answered && view != self.session.view() {
             self.transmit(Why::Moved);
+            // It may not have begun to lead yet.
+            self.changed = true;
         }
         Ok(answered)
     }
