@@ -85,6 +85,9 @@ fi
 cargo_test workspace --workspace
 unasked=$ignored
 
+# Known mistakes, made one by one: the simulator must find every one of them.
+cargo_test mutants --workspace --features stampede/mutants --test mutants
+
 # --- official clients -----------------------------------------------------------------------------
 
 # A virtual environment with one release of the Python client; prints its interpreter.

@@ -20,6 +20,7 @@
 //! Who may import whom is a promise that `tests/direction.rs` checks.
 
 pub mod limits;
+pub mod mutant;
 pub mod message;
 pub mod gateway;
 pub mod protocol;

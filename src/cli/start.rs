@@ -72,6 +72,12 @@ impl From<PinArgument> for Pin {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if cfg!(feature = "mutants") {
+        return Err(Failure::new(
+            "this build has mistakes compiled in, for tests of the simulator (the feature `mutants`), and serves \
+             nobody: build it without",
+        ));
+    }
     log_to_standard_error(&arguments.log_level)?;
     let data = DataDirectory::new(&arguments.directory);
     let state = data.state().map_err(Failure::new)?;

@@ -56,6 +56,7 @@ use transfer::lend::Lender;
 
 use crate::limits::BODY_SIZE_MAX;
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
+use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Protocol, Time};
 use crate::vsr::clock::Agreement;
 pub use crate::vsr::timeout::TICK_NS;
@@ -516,6 +517,7 @@ impl Replica {
             // The client table is as of `op`: the executor's answers come in order.
             let sessions = ClientTable::Captured(self.vsr.sessions().clone());
             let former = self.superblock.state().manifest();
+            let former = former.filter(|_| !Mutant::SweepsTooEarly.is_on());
             let lent = self.lender.kept(now.monotonic);
             // What is being fetched belongs to no checkpoint yet: nothing is swept meanwhile.
             let keep =

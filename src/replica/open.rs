@@ -32,6 +32,7 @@ use super::transfer::lend::Lender;
 use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX, reply_bytes_max};
 use crate::machine::Machine;
 use crate::message::{Op, Pool};
+use crate::mutant::Mutant;
 use crate::store::{Manifest, Storage, StoreError};
 use crate::vsr::sessions::{DecodeError, Limits, Sessions};
 use crate::vsr::{Config, Recovered, Vsr};
@@ -229,6 +230,9 @@ fn restore<M: Machine>(
     };
     let manifest = Manifest::open(storage, &reference)?;
     let sessions = manifest.sessions(storage)?;
-    let sessions = Sessions::decode(&sessions, session_limits(state))?;
+    let mut sessions = Sessions::decode(&sessions, session_limits(state))?;
+    if Mutant::LosesSessions.is_on() {
+        sessions = no_sessions(state);
+    }
     Ok(Some((M::restore(storage, &manifest.files)?, sessions)))
 }

@@ -26,6 +26,7 @@ use super::open::OpenError;
 use super::storage::{is_restored, split};
 use super::superblock::State;
 use crate::message::{Op, View};
+use crate::mutant::Mutant;
 use crate::vsr::{Entry, Log, UNKNOWN};
 
 /// What a frame says, without its body.
@@ -248,6 +249,7 @@ impl Replay {
         let died = (self.first..)
             .zip(&self.slots)
             .find(|(op, slot)| match slot {
+                Slot::Found(_) if Mutant::KeepsDeadEntries.is_on() => false,
                 Slot::Found(found) => *op > state.log_view_op && found.view < state.log_view,
                 Slot::Missing(_) => false,
             })

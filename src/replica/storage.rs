@@ -19,6 +19,7 @@ use crate::limits::{
     REPLAY_WINDOW, SECTOR_SIZE,
 };
 use crate::message::{Claim, Command, Header, Message, MessageMut, Op, Pool};
+use crate::mutant::Mutant;
 use crate::protocol::{Event, ReadFor};
 
 /// Verifies prepares that are read back: the frame's checksum is the prepare's, which covers the
@@ -426,7 +427,7 @@ impl Entries {
             let index = usize::try_from(op - self.base - 1).expect("entries are in memory");
             starts.get(index).copied().unwrap_or(head)
         };
-        let restart = start_of(op + 1);
+        let restart = start_of(op + 1 + u64::from(Mutant::StartsTooLate.is_on()));
         let mut trimmed = if alone { op } else { self.base };
         while trimmed < op && head - start_of(trimmed + 1) > used_max {
             trimmed += 1;

@@ -15,6 +15,7 @@ use super::error::StoreError;
 use super::pages::Pages;
 use super::sealed::{BLOCK_SIZE, Block, FileEntry, Footer};
 use super::storage::{FileWriter, STORAGE_SECTOR_SIZE, Storage};
+use crate::mutant::Mutant;
 
 impl FileEntry {
     /// Whether a file can have these sizes. What comes from outside is asked this first: the methods
@@ -140,7 +141,8 @@ impl SealedCopy {
     fn add_block(&mut self, number: u64, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let name = self.entry.name;
         let number = usize::try_from(number).expect("as many as checksums in memory");
-        if xxh3_128(bytes) != self.checksums[number] {
+        let matches = xxh3_128(bytes) == self.checksums[number];
+        if !matches && !Mutant::TransferNotVerified.is_on() {
             let what = "the block's checksum does not match";
             return Err(StoreError::damaged(name, offset, what));
         }

@@ -34,6 +34,7 @@
 
 use super::quorum;
 use crate::limits::REPLICAS_MAX;
+use crate::mutant::Mutant;
 use crate::protocol::{ReplicaIndex, Time};
 
 /// Two clocks that are both right differ by at most this: what NTP reaches over bad links, and less
@@ -186,6 +187,7 @@ impl Clock {
         let (measured, heard) = self.measured(now);
         let bounds = agree(&measured[..heard], self.majority());
         let offset = match bounds {
+            Some(_) if Mutant::PrimaryClockAlone.is_on() => own,
             Some(bounds) => own.clamp(bounds.low, bounds.high),
             None => self.offset.unwrap_or(own),
         };

@@ -24,6 +24,7 @@
 use super::quorum;
 use crate::limits::REPLICAS_MAX;
 use crate::message::{Op, View};
+use crate::mutant::Mutant;
 use crate::protocol::ReplicaIndex;
 
 /// A replica's log as it said when it joined a view.
@@ -124,7 +125,12 @@ pub(super) fn merge(
             .zip(joins)
             .filter_map(|(r, j)| Some((r, j.as_ref()?)))
     };
-    let log_view = all().map(|(_, join)| join.log_view).max();
+    let log_view = if Mutant::LongestLogWins.is_on() {
+        let longest = all().max_by_key(|(_, join)| join.op);
+        longest.map(|(_, join)| join.log_view)
+    } else {
+        all().map(|(_, join)| join.log_view).max()
+    };
     let log_view = log_view.expect("a quorum has joined");
     let canonical = || all().filter(move |(_, join)| join.log_view == log_view);
     let checksum = |op| canonical().find_map(|(_, join)| join.checksum(op));

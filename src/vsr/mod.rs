@@ -72,6 +72,7 @@ use voting::Voting;
 
 use crate::limits::REPLICAS_MAX;
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool, View, checksum};
+use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Promise, Protocol, ReadFor, ReplicaIndex, Time};
 
 /// What does not change while a replica runs.
@@ -272,7 +273,7 @@ impl Vsr {
             Status::Recovering
         } else if promise.log_view < promise.view {
             Status::ViewChange
-        } else if is_primary && !alone && !first_start {
+        } else if is_primary && !alone && !first_start && !Mutant::ResumesItsView.is_on() {
             Status::Resigned
         } else if unsure_from.is_some() {
             Status::CatchUp

@@ -21,6 +21,7 @@ use crate::limits::{
     CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, REPLAY_WINDOW, SECTOR_SIZE,
 };
 use crate::message::{Claim, Command, Header, Message, MessageMut, Op};
+use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, ReadFor, Time};
 
 /// Requests waiting for a place in the pipeline. A connection has one client and a client one
@@ -153,7 +154,8 @@ impl Vsr {
             return;
         }
         let time = self.clock.cluster_time(now);
-        while self.log.head() - self.executed < PIPELINE_MAX as u64
+        let bounded = !Mutant::PipelineWithoutEnd.is_on();
+        while (self.log.head() - self.executed < PIPELINE_MAX as u64 || !bounded)
             && self.journal_has_room(MESSAGE_SIZE_MAX)
         {
             if self.pulse_is_due(time) && !self.refuses(self.config.operation_pulse) {
@@ -190,7 +192,8 @@ impl Vsr {
     /// Makes the request the next operation of the log, at this cluster time or later.
     fn prepare(&mut self, mut request: MessageMut, time: u64, effects: &mut Effects) {
         let events = u64::from(request.header().events);
-        self.timestamp = (self.timestamp + 1).max(time) + events;
+        let former = self.timestamp * u64::from(!Mutant::TimeGoesBack.is_on());
+        self.timestamp = (former + 1).max(time) + events;
         let (op, parent) = (self.log.head() + 1, self.log.head_checksum());
         let (view, commit, timestamp) = (self.view, self.commit, self.timestamp);
         let replica = self.config.replica;
@@ -224,7 +227,9 @@ impl Vsr {
         let header = prepare.header();
         assert!(self.log.continues_with(header));
         self.log.push(Entry::of(header));
-        self.timestamp = self.timestamp.max(header.timestamp);
+        if !Mutant::ForgetsTimestamps.is_on() {
+            self.timestamp = self.timestamp.max(header.timestamp);
+        }
         let op = header.op;
         effects.push(Effect::Append {
             message: prepare.clone(),
@@ -271,8 +276,9 @@ impl Vsr {
                 self.clock.follow(header.timestamp, now);
             }
         }
-        let belongs =
-            header.view == self.view || self.expected.get(&header.op) == Some(&header.checksum);
+        let belongs = header.view == self.view
+            || self.expected.get(&header.op) == Some(&header.checksum)
+            || Mutant::TakesOldPrepares.is_on();
         if header.op <= self.log.head() {
             return self.acknowledge(effects);
         }
@@ -302,7 +308,9 @@ impl Vsr {
             self.commit_verified(effects);
             self.complete_if_reconciled(now, effects);
         }
-        self.advance_commit_to(header.commit, effects);
+        let hasty = Mutant::CommitsThePrepared.is_on();
+        let commit = if hasty { header.op } else { header.commit };
+        self.advance_commit_to(commit, effects);
         self.repair(now, effects);
     }
 
@@ -335,9 +343,11 @@ impl Vsr {
             return;
         }
         let mut header = self.header(Command::PrepareOk);
-        let durable = self.log.checksum(self.durable);
+        let hasty = Mutant::AcknowledgesTooEarly.is_on();
+        let op = if hasty { self.log.head() } else { self.durable };
+        let durable = self.log.checksum(op);
         if let Some(checksum) = durable.filter(|_| self.may_speak_for_view()) {
-            header.op = self.durable;
+            header.op = op;
             header.context = checksum;
         } else if self.heartbeat_heard.is_none() {
             return;
@@ -380,14 +390,15 @@ impl Vsr {
         durable[usize::from(self.config.replica)] = self.durable;
         let durable = &mut durable[..count];
         durable.sort_unstable_by(|a, b| b.cmp(a));
-        let agreed = durable[quorum::replication(self.config.replica_count) - 1];
+        let one_short = usize::from(Mutant::CommitsOneShort.is_on());
+        let agreed = durable[quorum::replication(self.config.replica_count) - 1 - one_short];
         self.advance_commit_to(agreed, effects);
     }
 
     /// The commit point as the primary knows it. Until this replica holds the view's log, nothing
     /// of its own log may be taken for committed on somebody else's word.
     pub(super) fn advance_commit_to(&mut self, commit: Op, effects: &mut Effects) {
-        if self.status == Status::Normal {
+        if self.status == Status::Normal || Mutant::BelievesCommitEarly.is_on() {
             self.commit = self.commit.max(commit.min(self.log.head()));
         }
         self.execute_committed(effects);
@@ -421,7 +432,8 @@ impl Vsr {
         self.tick_unfit(now, effects);
         let idle_news = self.commit > self.heartbeat_commit && self.commit == self.log.head();
         // Operations wait for the first samples of the others' clocks: none may be lost for long.
-        if self.heartbeat.due(now.monotonic) || idle_news || !self.clock.is_ready(now) {
+        let due = self.heartbeat.due(now.monotonic) && !Mutant::ForgetsHeartbeats.is_on();
+        if due || idle_news || !self.clock.is_ready(now) {
             self.send_heartbeat(now, effects);
         }
         self.prepare_requests(now, effects);

@@ -21,6 +21,7 @@ use super::timeout::{Deadline, REPAIR_RETRY_NS};
 use super::{Status, Target, UNKNOWN, Vsr, body_of};
 use crate::limits::{REPAIR_WINDOW, SUFFIX_MAX};
 use crate::message::{Command, Header, Message, Op, View};
+use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, ReadFor, ReplicaIndex, Time};
 
 /// In `operation` of a get_prepares: checksums only.
@@ -43,7 +44,7 @@ impl Vsr {
         self.repair_until = 0;
         self.repair_retry = Deadline::after(0, 0);
         // What lies beyond the view's log is not in it.
-        if self.log.head() > target.op {
+        if self.log.head() > target.op && !Mutant::KeepsDeadSuffix.is_on() {
             self.truncate(target.op);
         }
         let (first, suffix) = (target.first, target.suffix.clone());
@@ -97,7 +98,8 @@ impl Vsr {
         let Some(target) = &self.target else { return };
         // Durable first: entries that were truncated are still on the disk until their replacements
         // are, and `log_view` vouches for what a restart would find there.
-        if self.log.checksum(target.op) != Some(target.checksum) || self.durable < target.op {
+        let durable = self.durable >= target.op || Mutant::LogViewTooEarly.is_on();
+        if self.log.checksum(target.op) != Some(target.checksum) || !durable {
             return;
         }
         let (op, commit) = (target.op, target.commit);
@@ -128,7 +130,8 @@ impl Vsr {
             return;
         }
         let answered = operation != HEADERS_ONLY && head >= self.repair_until;
-        if !answered && !self.repair_retry.due(now.monotonic) {
+        let lost = self.repair_retry.due(now.monotonic) && !Mutant::AsksOnce.is_on();
+        if !answered && !lost {
             return;
         }
         // Whoever described the log may have lost some of its prepares: others have them, too.
@@ -244,7 +247,8 @@ impl Vsr {
         if checksums.is_empty() {
             // What is missing or comes next has left the other's journal.
             let next = self.log.missing().find(|op| *op > self.executed);
-            self.beyond_reach = header.commit >= next.unwrap_or_else(|| self.log.head() + 1);
+            self.beyond_reach = header.commit >= next.unwrap_or_else(|| self.log.head() + 1)
+                && !Mutant::NeverBeyondReach.is_on();
             return;
         }
         self.beyond_reach = false;

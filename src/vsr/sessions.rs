@@ -42,6 +42,7 @@ use std::sync::Arc;
 
 use crate::limits::BODY_SIZE_MAX;
 use crate::message::{Header, Op};
+use crate::mutant::Mutant;
 use crate::protocol::Eviction;
 
 /// What is kept of a client.
@@ -179,7 +180,9 @@ impl Sessions {
             return Check::Evict(Eviction::ReleaseMismatch);
         }
         if request.request == session.request {
-            return if request.request_checksum != session.request_checksum {
+            return if Mutant::ExecutesTwice.is_on() {
+                Check::Accept
+            } else if request.request_checksum != session.request_checksum {
                 Check::Drop
             } else if session.reply.is_some() {
                 Check::Resend
@@ -252,7 +255,12 @@ impl Sessions {
     }
 
     fn evict_oldest(&mut self) {
-        let (_, client) = self.by_op.pop_first().expect("a full table has sessions");
+        let oldest = if Mutant::EvictsTheNewest.is_on() {
+            self.by_op.pop_last()
+        } else {
+            self.by_op.pop_first()
+        };
+        let (_, client) = oldest.expect("a full table has sessions");
         let session = self.sessions.remove(&client).expect("both hold the same");
         self.reply_bytes -= session.reply.map_or(0, |reply| reply.len());
     }
@@ -377,7 +385,10 @@ impl Sessions {
                 release,
                 op,
                 timestamp,
-                reply: is_kept.then(|| reply.into()),
+                reply: is_kept.then(|| match Mutant::LosesReplies.is_on() {
+                    false => reply.into(),
+                    true => [].into(),
+                }),
             },
         );
         Ok(())

@@ -24,6 +24,7 @@ use super::voting::Voting;
 use super::{Status, Vsr, body_of, quorum};
 use crate::limits::REPLICAS_MAX;
 use crate::message::{Command, Header, Op, View};
+use crate::mutant::Mutant;
 use crate::protocol::{Effects, Time};
 
 impl Vsr {
@@ -79,6 +80,7 @@ impl Vsr {
         let heard = |r: &u8| now.monotonic < self.heard[usize::from(*r)] + PRIMARY_DEAF_NS;
         let hears = 1 + self.others().filter(heard).count();
         let hears_enough = hears >= quorum::replication(self.config.replica_count);
+        let hears_enough = hears_enough || Mutant::DeafPrimaryStays.is_on();
         if hears_enough && !self.is_primary_for_want_of_another() {
             self.exiting = false;
         } else if !self.exiting {
@@ -137,12 +139,15 @@ impl Vsr {
         if !self.exiting {
             return;
         }
-        let fresh = |at: &Option<u64>| at.is_some_and(|at| now.monotonic < at + EXIT_VOTE_NS);
+        let stay = Mutant::WishesStay.is_on();
+        let fresh =
+            |at: &Option<u64>| at.is_some_and(|at| now.monotonic < at + EXIT_VOTE_NS || stay);
         let votes = 1 + self
             .others()
             .filter(|r| fresh(&self.exit_votes[usize::from(*r)]))
             .count();
-        if votes >= quorum::view_change(self.config.replica_count) {
+        let enough = votes >= quorum::view_change(self.config.replica_count);
+        if enough || Mutant::LeavesAlone.is_on() {
             self.leave_for(self.view + 1, now, effects);
         }
     }
@@ -183,7 +188,8 @@ impl Vsr {
 
     /// Tells the view's primary what this replica's log is.
     pub(super) fn join(&mut self, now: Time, effects: &mut Effects) {
-        if self.status != Status::ViewChange || self.promised.view != self.view || !self.votes() {
+        let durable = self.promised.view == self.view || Mutant::JoinsTooEarly.is_on();
+        if self.status != Status::ViewChange || !durable || !self.votes() {
             return;
         }
         self.join_resend = Deadline::after(now.monotonic, JOIN_RESEND_NS);
@@ -249,7 +255,8 @@ impl Vsr {
         let me = usize::from(self.config.replica);
         let joined = self.joins.iter().flatten().count();
         let quorum = quorum::view_change(self.config.replica_count);
-        if joined < quorum || self.joins[me].is_none() || self.target.is_some() {
+        let enough = joined >= quorum || Mutant::BeginsAlone.is_on();
+        if !enough || self.joins[me].is_none() || self.target.is_some() {
             return;
         }
         match merge(&self.joins, self.config.replica, self.config.replica_count) {
@@ -263,9 +270,11 @@ impl Vsr {
     /// The log of the view is complete here.
     pub(super) fn install_view(&mut self, op: Op, commit: Op, now: Time, effects: &mut Effects) {
         assert!(self.log_view <= self.view);
-        assert!(self.durable >= op);
+        assert!(self.durable >= op || Mutant::LogViewTooEarly.is_on());
         self.log_view = self.view;
-        self.log_view_op = op;
+        if !Mutant::ForgetsLogViewOp.is_on() {
+            self.log_view_op = op;
+        }
         self.status = Status::Normal;
         self.joins = Default::default();
         self.expected.clear();
@@ -287,6 +296,7 @@ impl Vsr {
         for op in self.executed + 1..=self.log.head() {
             match self.log.entry(op).map_or(0, |entry| entry.client) {
                 0 => self.pulse_inflight = true,
+                _ if Mutant::ForgetsInFlight.is_on() => {}
                 client => {
                     self.inflight.insert(client, op);
                 }

@@ -30,6 +30,7 @@ use super::wire::{self, Offer};
 use super::{Context, Stretch};
 use crate::limits::TRANSFER_WINDOW;
 use crate::message::{Command, Header, Message, Op, View};
+use crate::mutant::Mutant;
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::Output;
 use crate::replica::library::{LibraryDone, LibraryTask};
@@ -417,6 +418,7 @@ impl Fetcher {
                     plan.unchecked = std::mem::take(&mut plan.rest).into();
                     plan.stage = Stage::Rest;
                 }
+                Stage::Rest if Mutant::TransferNotSynced.is_on() => plan.stage = Stage::Ready,
                 Stage::Rest => {
                     plan.stage = Stage::Syncing;
                     let task = LibraryTask::Sync { plan: number };

@@ -1,8 +1,22 @@
-//! Bounds: a replica that is gone has given all its buffers back.
+//! Bounds: a primary has a pipeline of operations under way and no more, and a replica that is gone has
+//! given all its buffers back.
 
 use super::{Violation, hold};
+use crate::limits::PIPELINE_MAX;
 use crate::message::Pool;
 use crate::protocol::ReplicaIndex;
+use crate::replica::Progress;
+
+/// What a primary has prepared and not committed.
+pub fn check_pipeline(replica: ReplicaIndex, progress: &Progress) -> Result<(), Violation> {
+    let under_way = progress.head - progress.commit;
+    hold!(
+        !progress.serving || under_way <= PIPELINE_MAX as u64,
+        "bounds",
+        "primary {replica} has {under_way} operations under way"
+    );
+    Ok(())
+}
 
 /// The replica, its executor and every message of it are gone.
 pub fn check_pool(replica: ReplicaIndex, pool: &Pool) -> Result<(), Violation> {

@@ -2,7 +2,8 @@
 //!
 //! The reference is the first replica to execute an operation; since replicas execute in order and
 //! restart from checkpoints of what they executed, the first executions come in order too. The hash
-//! chain is checked on the way.
+//! chain is checked on the way, and so is cluster time: the times of an operation's events come after those
+//! of the operation before it.
 
 use super::{Violation, hold};
 use crate::message::{Header, Op};
@@ -24,6 +25,8 @@ pub struct OneLog {
     /// The last operation that each replica executed, or the checkpoint it started from.
     positions: Vec<Op>,
     parent: u128,
+    /// Cluster time of the last event.
+    timestamp: u64,
 }
 
 impl OneLog {
@@ -33,6 +36,7 @@ impl OneLog {
             entries: Vec::new(),
             positions: vec![0; usize::from(replica_count)],
             parent: root,
+            timestamp: 0,
         }
     }
 
@@ -92,6 +96,16 @@ impl OneLog {
                     "one log",
                     "op {op} does not continue the chain"
                 );
+                let first_event = prepare.timestamp.checked_sub(u64::from(prepare.events));
+                hold!(
+                    first_event > Some(self.timestamp),
+                    "cluster time",
+                    "op {op} is of {} and has {} events; the op before it is of {}",
+                    prepare.timestamp,
+                    prepare.events,
+                    self.timestamp
+                );
+                self.timestamp = prepare.timestamp;
                 self.parent = prepare.checksum;
                 self.entries.push(executed);
                 Ok(true)
@@ -108,6 +122,7 @@ mod tests {
     fn prepare(op: Op, checksum: u128, parent: u128) -> Header {
         let mut header = Header::new(Command::Prepare, 0, 0, 0);
         (header.op, header.checksum, header.parent) = (op, checksum, parent);
+        header.timestamp = 10 * op;
         header
     }
 
@@ -128,5 +143,15 @@ mod tests {
         assert!(log.on_execute(0, &prepare(2, 12, 99)).is_err());
         assert!(log.on_start(1, 9).is_err());
         assert_eq!(log.on_start(2, 1), Ok(()));
+    }
+
+    #[test]
+    fn time_that_goes_back_is_found() {
+        let mut log = OneLog::new(3, 7);
+        assert_eq!(log.on_execute(0, &prepare(1, 11, 7)), Ok(true));
+        let mut next = prepare(2, 12, 11);
+        next.events = 10;
+        let violation = log.on_execute(0, &next).unwrap_err();
+        assert_eq!(violation.property, "cluster time");
     }
 }

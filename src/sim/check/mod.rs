@@ -2,7 +2,7 @@
 //!
 //! | file | property | source |
 //! | --- | --- | --- |
-//! | `log` | no two replicas execute different operations at one place, and none leaves one out | VR Revisited §4, state machine safety |
+//! | `log` | no two replicas execute different operations at one place, none leaves one out, and cluster time grows | VR Revisited §4, state machine safety |
 //! | `sessions` | a request takes effect at most once | VR Revisited §4, client table |
 //! | `acknowledged` | what a client was told is in the log, and stays on every replica | durability |
 //! | `replies` | every reply is that of a sequential execution of the log | linearizability (Herlihy and Wing, 1990), given that a reply comes after its request |
@@ -22,7 +22,7 @@ mod replies;
 mod sessions;
 
 pub use acknowledged::Acknowledged;
-pub use bounds::check_pool;
+pub use bounds::{check_pipeline, check_pool};
 pub use digest::Digests;
 pub use liveness::Liveness;
 pub use log::OneLog;

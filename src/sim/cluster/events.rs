@@ -1,6 +1,6 @@
 //! What happens at each event. Draws chance for delays only; faults come from their own stream.
 
-use super::super::check::{Violation, hold};
+use super::super::check::{Violation, check_pipeline, hold};
 use super::super::client::Outcome;
 use super::super::faults::Fault;
 use super::super::host::{Host, Later, Reaction};
@@ -130,6 +130,7 @@ impl Simulation {
             let progress = running.progress();
             self.counts.views = self.counts.views.max(progress.view);
             self.counts.checkpoints.insert(progress.checkpoint);
+            check_pipeline(replica, &progress)?;
         }
         for prepare in &reaction.committed {
             self.on_commit(replica, prepare)?;

@@ -296,6 +296,12 @@ impl Simulation {
         self.begin_clients();
     }
 
+    /// Gives one client so many more requests, and lets it begin.
+    pub fn submit_by(&mut self, client: u32, requests: u64) {
+        self.clients[client as usize].requests_left += requests;
+        self.begin_clients();
+    }
+
     /// Nobody waits and nobody has anything left to ask.
     pub fn clients_done(&self) -> bool {
         self.clients.iter().all(Client::is_done)
@@ -433,6 +439,15 @@ impl Simulation {
         }
     }
 
+    /// Nothing passes between a client and any replica, while everything looks well.
+    pub fn silence(&mut self, client: u32) {
+        self.deafen(client);
+        for replica in 0..self.options.replica_count {
+            self.network
+                .cut(Node::Client(client), Node::Replica(replica));
+        }
+    }
+
     /// Whether some replica has executed a client's latest request and does not keep the reply any more.
     pub fn reply_is_dropped(&self, client: u32) -> bool {
         let id = self.clients[client as usize].session.client();
@@ -455,11 +470,9 @@ impl Simulation {
         *paused = until.max(*paused);
     }
 
-    /// Damages the checkpoint of a replica that is off.
+    /// Damages the checkpoint of a replica, on its disk.
     pub fn damage_checkpoint(&mut self, replica: ReplicaIndex) {
-        let host = &mut self.hosts[usize::from(replica)];
-        assert!(!host.is_up());
-        host.damage_checkpoint();
+        self.hosts[usize::from(replica)].damage_checkpoint();
     }
 
     /// Sets the wall clock of a machine forward, or back.
