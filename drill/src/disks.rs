@@ -45,6 +45,12 @@ pub(crate) fn mount_small(image: &Path, directory: &Path, mebibytes: u64) -> Res
     run("mount", &["-o", "loop", &image, &directory]).map_err(Trouble::skipped)
 }
 
+/// Takes it away again, also while a file in it is still open.
+pub(crate) fn unmount(directory: &Path) {
+    // What is still mounted vanishes with the drill; only its directory cannot be removed before.
+    let _ = run("umount", &["--lazy", &text_of(directory)]);
+}
+
 /// What a file system is filled with.
 const BALLAST: &str = "ballast";
 

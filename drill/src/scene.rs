@@ -64,6 +64,7 @@ pub(crate) struct Scene {
     captives: Vec<ClientBooks>,
     figures: Vec<Measure>,
     throttle: Option<Throttle>,
+    mounts: Vec<PathBuf>,
 }
 
 /// What is compared when the books are closed.
@@ -157,6 +158,7 @@ impl Scene {
             captives: Vec::new(),
             figures: Vec::new(),
             throttle: None,
+            mounts: Vec::new(),
         })
     }
 
@@ -176,6 +178,7 @@ impl Scene {
             let image = self.directory.join(format!("disk-{index}.img"));
             let directory = &self.cluster.replicas[index].directory;
             disks::mount_small(&image, directory, mebibytes)?;
+            self.mounts.push(directory.clone());
         }
         Ok(())
     }
@@ -729,6 +732,7 @@ impl Scene {
 
     /// Removes what the drill has written.
     pub(crate) fn remove(self) {
+        self.mounts.iter().for_each(|mount| disks::unmount(mount));
         // What cannot be removed is in the way of nothing but space, and its owner finds it by name.
         let _ = fs::remove_dir_all(&self.directory);
         let _ = fs::remove_dir(&self.settings.directory);
