@@ -8,25 +8,26 @@
 //! The host carries out what a replica asks of its machine: writes, reads, tasks. It decides how
 //! long each takes and leaves the waiting to its owner, as a [`Later`]; what leaves the machine
 //! (messages) goes through untouched. A crash keeps an arbitrary subset of the sectors of every
-//! write in flight, and of a checkpoint being written any number of whole files.
+//! write in flight, and of a checkpoint being written any number of whole files. A disk that fails a
+//! write is a reason for the replica to stop itself, and the only one.
 //!
 //! The start goes through the production `open`; a replica that refuses to start here is a bug.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use stampede_journal::device::memory::MemoryDevice;
-use stampede_journal::device::{Device, ReadAt};
+use stampede_journal::Recovery;
+use stampede_journal::device::ReadAt;
 
 use super::clock::Clock;
-use super::disk::SuperblockDisk;
+use super::disk::{DiskCopy, JournalDisk, SuperblockDisk};
 use super::queue::{Instant, MICROSECOND};
-use super::random::{MILLION, Random};
+use super::random::Random;
 use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::message::{Message, MessageMut, Op, Pool, PoolConfig};
 use crate::protocol::ReplicaIndex;
 use crate::replica::Replica;
 use crate::replica::executor::{CheckpointTask, Executor, Task};
-use crate::replica::io::{Input, Output};
+use crate::replica::io::{Fatal, Input, Output};
 use crate::replica::library::{Librarian, LibraryTask};
 use crate::replica::open::{OpenError, journal_config, open};
 use crate::replica::superblock::{Identity, State};
@@ -88,6 +89,25 @@ impl Speed {
     };
 }
 
+/// What a disk does to a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteFault {
+    /// It fails, and nothing is written.
+    Error,
+    /// It ends early, and says so.
+    Short,
+}
+
+/// What the disk still knows of what the replica has promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Whole,
+    /// It is an older copy, and the replica has not noticed yet.
+    SetBack,
+    /// The replica knows that it does not know, and has no vote.
+    Recovering,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -98,9 +118,19 @@ pub(crate) struct Host {
     pub speed: Speed,
     random: Random,
     pool_config: PoolConfig,
-    journal: MemoryDevice<Message>,
-    superblock: SuperblockDisk,
+    pub journal: JournalDisk,
+    pub superblock: SuperblockDisk,
     storage: MemoryStorage,
+    identity: Identity,
+    /// What happens to the next write of the journal or the superblock.
+    next_write: Option<WriteFault>,
+    /// A write of this life has failed: the replica must stop itself.
+    write_failed: bool,
+    pub memory: Memory,
+    /// The checkpoint whose files were damaged last, or 0.
+    damaged_checkpoint: Op,
+    /// Made when the machine was off, to be put back one day.
+    pub copy: Option<DiskCopy>,
     running: Option<Running>,
     /// Pools of former lives: messages of theirs may still be under way.
     pub pools: Vec<Pool>,
@@ -140,6 +170,16 @@ pub(crate) struct Reaction {
     pub executed: Option<Op>,
 }
 
+/// A machine that was switched on.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// What it starts from.
+    pub checkpoint: Op,
+    /// What the scan of its journal found.
+    pub recovery: Recovery,
+    pub reaction: Reaction,
+}
+
 impl Host {
     /// A machine with freshly formatted disks, switched off.
     pub(crate) fn new(
@@ -157,9 +197,15 @@ impl Host {
             speed,
             random,
             pool_config,
-            journal: MemoryDevice::new(&journal_config(&state)),
+            journal: JournalDisk::new(&journal_config(&state)),
             superblock: SuperblockDisk::new(state.encode_file()),
             storage: MemoryStorage::default(),
+            identity: *identity,
+            next_write: None,
+            write_failed: false,
+            memory: Memory::Whole,
+            damaged_checkpoint: 0,
+            copy: None,
             running: None,
             pools: Vec::new(),
         }
@@ -184,15 +230,16 @@ impl Host {
             .map(|running| running.executor.machine().digest())
     }
 
-    /// Switches on: opens what the disks hold, and starts. Gives the checkpoint it starts from.
+    /// Switches on: opens what the disks hold, and starts.
     ///
     /// # Errors
     /// What `open` says: a replica must be able to start after any crash.
-    pub(crate) fn start(&mut self, now: Instant) -> Result<(Op, Reaction), OpenError> {
+    pub(crate) fn start(&mut self, now: Instant) -> Result<Started, OpenError> {
         assert!(self.running.is_none());
         self.life += 1;
-        let state = State::decode_file(self.superblock.image())
-            .expect("four copies are written one after the other, and three of them stay whole");
+        self.write_failed = false;
+        self.next_write = None;
+        let state = self.state();
         let pool = self.take_pool();
         let opened = open::<Ledger>(
             state,
@@ -218,7 +265,17 @@ impl Host {
         if let Some(running) = &mut self.running {
             running.replica.start(time, &mut outputs);
         }
-        Ok((state.checkpoint_op, self.react(outputs, now)))
+        Ok(Started {
+            checkpoint: state.checkpoint_op,
+            recovery: opened.recovery,
+            reaction: self.react(outputs, now),
+        })
+    }
+
+    /// What the superblock says.
+    pub(crate) fn state(&self) -> State {
+        State::decode_file(self.superblock.image())
+            .expect("copies are written two by two, and of each two the atlas keeps one")
     }
 
     /// The pool of a former life once all its messages are gone, or else a new one: mapping memory
@@ -235,7 +292,7 @@ impl Host {
             return;
         };
         let random = &mut self.random;
-        self.journal.crash(|_| random.chance(MILLION / 2));
+        self.journal.crash(random);
         self.superblock.crash(random);
         if let Some(checkpoint) = running.checkpoints.into_iter().next() {
             // The builder was somewhere in the middle: a number of its writes have been done.
@@ -251,9 +308,16 @@ impl Host {
         self.storage.set_room(bytes);
     }
 
+    /// The checkpoint that this machine would start from, if there is one and its files are whole.
+    pub(crate) fn whole_checkpoint(&self) -> Option<Op> {
+        let op = self.state().checkpoint_op;
+        (op > self.damaged_checkpoint).then_some(op)
+    }
+
     /// A bit of the checkpoint that this machine would start from flips.
     pub(crate) fn damage_checkpoint(&mut self) {
-        let state = State::decode_file(self.superblock.image()).expect("a good copy");
+        let state = self.state();
+        self.damaged_checkpoint = state.checkpoint_op;
         let manifest = state.manifest().expect("a checkpoint");
         let files = Manifest::open(&self.storage, &manifest)
             .expect("it was whole")
@@ -271,8 +335,83 @@ impl Host {
             return;
         };
         assert!(running.checkpoints.is_empty(), "the builder is at work");
-        self.journal.crash(|_| true);
+        self.journal.finish();
         self.superblock.finish();
+    }
+
+    // ── what a disk does by itself ──────────────────────────────────────────────────────────
+
+    pub(crate) fn fail_next_write(&mut self, fault: WriteFault) {
+        self.next_write = Some(fault);
+    }
+
+    /// Whether the disk has given the replica a reason to stop itself like this.
+    pub(crate) fn may_stop(&self, fatal: &Fatal) -> bool {
+        match fatal {
+            Fatal::Journal(_) | Fatal::Superblock(_) => self.write_failed,
+            Fatal::Checkpoint { .. } | Fatal::Read { .. } => false,
+        }
+    }
+
+    /// Somebody keeps a copy of the disk of this machine, which is off.
+    pub(crate) fn make_copy(&mut self) {
+        assert!(!self.is_up());
+        self.copy = Some(DiskCopy {
+            journal: self.journal.copy(),
+            superblock: self.superblock.clone(),
+            storage: self.storage.copy(),
+        });
+    }
+
+    /// Puts the copy back, if there is one; the machine is off.
+    pub(crate) fn put_back(&mut self) {
+        assert!(!self.is_up());
+        if let Some(copy) = self.copy.take() {
+            self.journal = copy.journal;
+            self.superblock = copy.superblock;
+            self.storage = copy.storage;
+            self.damaged_checkpoint = 0;
+            self.memory = Memory::SetBack;
+        }
+    }
+
+    /// The disk is lost; a new one is made by `recover`. The machine is off.
+    pub(crate) fn replace_disk(&mut self) {
+        assert!(!self.is_up());
+        let identity = Identity {
+            recovering: true,
+            journal_id: u128::from(self.random.next()),
+            ..self.identity
+        };
+        let state = State::format(&identity);
+        self.journal = JournalDisk::new(&journal_config(&state));
+        self.superblock = SuperblockDisk::new(state.encode_file());
+        self.storage = MemoryStorage::default();
+        self.damaged_checkpoint = 0;
+        self.memory = Memory::Recovering;
+        self.copy = None;
+    }
+
+    /// Looks whether a replica has noticed what its disk has forgotten, and whether it votes again.
+    pub(crate) fn remember(&mut self) {
+        if self.memory == Memory::Whole {
+            return;
+        }
+        if let Some(running) = &self.running {
+            let vsr = running.replica.vsr();
+            match (self.memory, vsr.is_recovering()) {
+                (Memory::SetBack, true) => self.memory = Memory::Recovering,
+                (Memory::Recovering, false) => self.memory = Memory::Whole,
+                _ => {}
+            }
+        }
+    }
+
+    /// What the disk does to the write that has just been started, if anything.
+    fn strike(&mut self) -> Option<WriteFault> {
+        let fault = self.next_write.take()?;
+        self.write_failed = true;
+        Some(fault)
     }
 
     /// Hands an input to the replica.
@@ -307,11 +446,8 @@ impl Host {
                 Self::read(&mut self.journal, token, read)
             }
             Later::SuperblockWritten { token } => {
-                self.superblock.complete(token);
-                Input::SuperblockWritten {
-                    token,
-                    result: Ok(crate::limits::SECTOR_SIZE),
-                }
+                let result = self.superblock.complete(token);
+                Input::SuperblockWritten { token, result }
             }
             Later::Executed => return self.execute(now),
             Later::Built => {
@@ -339,7 +475,7 @@ impl Host {
         self.input(input, now)
     }
 
-    fn read(journal: &mut MemoryDevice<Message>, token: u64, read: Read) -> Input {
+    fn read(journal: &mut JournalDisk, token: u64, read: Read) -> Input {
         let Read {
             file,
             offset,
@@ -407,15 +543,24 @@ impl Host {
         reaction
     }
 
+    fn running(&mut self) -> &mut Running {
+        self.running.as_mut().expect("whoever asks is running")
+    }
+
     fn carry_out(&mut self, output: Output, now: Instant, reaction: &mut Reaction) {
-        let running = self.running.as_mut().expect("whoever asks is running");
         match output {
             Output::JournalWrite(write) => {
                 let token = write.token;
                 let bytes = write.len as u64;
-                self.journal
-                    .submit(write)
-                    .expect("the device takes any number of writes");
+                self.journal.submit(write);
+                match self.strike() {
+                    None => {}
+                    Some(WriteFault::Error) => self.journal.fail(token),
+                    Some(WriteFault::Short) => {
+                        let size = usize::try_from(bytes).expect("a frame's size");
+                        self.journal.shorten(token, size, &mut self.random);
+                    }
+                }
                 // A gigabyte a second, and whatever else the disk is doing.
                 let at = now + MICROSECOND + bytes + self.random.skewed(self.speed.write_max);
                 reaction.later.push((at, Later::JournalWritten { token }));
@@ -427,7 +572,7 @@ impl Host {
                 size,
                 message,
             } => {
-                let before = running.reads.insert(
+                let before = self.running().reads.insert(
                     token,
                     Read {
                         file,
@@ -446,6 +591,9 @@ impl Host {
                 sector,
             } => {
                 self.superblock.start(token, offset, Box::new(sector.0));
+                if self.strike().is_some() {
+                    self.superblock.fail_last();
+                }
                 let at = now + MICROSECOND + self.random.skewed(self.speed.write_max);
                 reaction
                     .later
@@ -455,21 +603,21 @@ impl Host {
                 if let Task::Apply { prepare, .. } = &task {
                     reaction.committed.push(prepare.clone());
                 }
-                running.tasks.push_back(task);
-                if running.tasks.len() == 1 {
+                self.running().tasks.push_back(task);
+                if self.running().tasks.len() == 1 {
                     let at = self.execution_ends(now);
                     reaction.later.push((at, Later::Executed));
                 }
             }
             Output::Checkpoint(task) => {
-                running.checkpoints.push_back(task);
-                if running.checkpoints.len() == 1 {
+                self.running().checkpoints.push_back(task);
+                if self.running().checkpoints.len() == 1 {
                     self.build_next(now, reaction);
                 }
             }
             Output::Library(task) => {
-                running.library.push_back(task);
-                if running.library.len() == 1 {
+                self.running().library.push_back(task);
+                if self.running().library.len() == 1 {
                     let at = self.library_task_ends(now);
                     reaction.later.push((at, Later::Library));
                 }

@@ -23,6 +23,7 @@
 //! and `recover`, huge pages. Messages are not damaged on the way: checksums are tested and fuzzed
 //! by themselves.
 
+mod atlas;
 pub mod check;
 mod client;
 mod clock;
@@ -40,7 +41,7 @@ mod workload;
 
 pub use check::Violation;
 pub use cluster::Simulation;
-pub use faults::FaultPlan;
+pub use faults::{Damage, FaultPlan};
 pub use host::Speed;
 pub use network::Quality;
 pub use options::{Options, Report};

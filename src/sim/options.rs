@@ -169,6 +169,11 @@ pub struct Report {
     pub checkpoints: u64,
     pub digests_compared: u64,
     pub faults: u64,
+    /// Frames and copies of superblocks.
+    pub damaged: u64,
+    /// Disks that were replaced by older copies.
+    pub set_back: u64,
+    pub lost_disks: u64,
     pub evictions: u64,
     /// Checkpoints that replicas took over from others.
     pub transfers: u64,

@@ -44,6 +44,26 @@ impl MemoryStorage {
         self.clone()
     }
 
+    /// Another storage with the same durable files.
+    pub fn copy(&self) -> Self {
+        let durable = |file: &File| File {
+            visible: file.durable.clone(),
+            durable: file.durable.clone(),
+        };
+        let state = self.state();
+        let files = state
+            .files
+            .iter()
+            .map(|(name, file)| (*name, durable(file)));
+        let files = files.filter(|(_, file)| file.durable.is_some()).collect();
+        Self {
+            state: Arc::new(Mutex::new(State {
+                files,
+                ..State::default()
+            })),
+        }
+    }
+
     /// Power is lost: what was not synced is gone.
     pub fn crash(&mut self) {
         let mut state = self.state();

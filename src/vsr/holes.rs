@@ -47,6 +47,11 @@ impl Vsr {
         self.durable = self.written.min(hole).min(sure);
     }
 
+    /// Whether all entries that this replica's disk has lost are known. For checkers.
+    pub fn is_sure(&self) -> bool {
+        self.unsure_from.is_none()
+    }
+
     /// Own entries up to here are known to be part of the view's log.
     pub(super) fn verify_up_to(&mut self, op: Op) {
         self.verified = self.verified.max(op);

@@ -32,7 +32,7 @@ pub struct Image {
 }
 
 /// The piece of a file that clones share or copy.
-const BLOCK: usize = 8 * SECTOR;
+const BLOCK: usize = 4 * SECTOR;
 
 type Block = [u8; BLOCK];
 
@@ -188,6 +188,23 @@ impl<B: FrameBuffer> MemoryDevice<B> {
         &mut self.image
     }
 
+    /// Another device with the same medium, unreadable sectors included, and nothing pending.
+    pub fn copy(&self) -> Self {
+        Self {
+            unreadable: self.unreadable.clone(),
+            ..Self::from_image(self.image.clone())
+        }
+    }
+
+    /// Fills `bytes` with what the medium gives.
+    pub fn read(&self, file: u32, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let mut hit = sectors(offset, bytes.len());
+        if hit.any(|sector| self.unreadable.contains(&(file, sector))) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.image.read(file, offset, bytes)
+    }
+
     /// Tokens of the pending writes, in order of submission.
     pub fn pending(&self) -> impl Iterator<Item = u64> {
         self.pending.keys().copied()
@@ -301,11 +318,7 @@ impl<B: FrameBuffer> MemoryDevice<B> {
 
 impl<B: FrameBuffer> ReadAt for MemoryDevice<B> {
     fn read_at(&mut self, file: u32, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let mut hit = sectors(offset, bytes.len());
-        if hit.any(|sector| self.unreadable.contains(&(file, sector))) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        self.image.read(file, offset, bytes)
+        self.read(file, offset, bytes)
     }
 }
 

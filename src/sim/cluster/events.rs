@@ -1,8 +1,11 @@
 //! What happens at each event. Draws chance for delays only; faults come from their own stream.
 
+use std::fmt::Display;
+
+use super::super::atlas::Atlas;
 use super::super::check::{Violation, check_pipeline, hold};
 use super::super::client::Outcome;
-use super::super::faults::Fault;
+use super::super::faults::{Damage, Fault};
 use super::super::host::{Host, Later, Reaction};
 use super::super::network::{Arrival, Lane, LinkId, Node, Wake};
 use super::super::queue::{Instant, MILLISECOND};
@@ -10,7 +13,7 @@ use super::{Checked, Event, Payload, Simulation};
 use crate::limits::{HEADER_SIZE, SEND_BYTES_MAX};
 use crate::message::{Claim, Message, MessageMut, Pool, is_ours};
 use crate::protocol::ReplicaIndex;
-use crate::replica::io::{ConnectionId, Input, Output};
+use crate::replica::io::{ConnectionId, Fatal, Input, Output};
 use crate::replica::library::LibraryDone;
 use crate::replica::{Replica, TICK_NS, ingress};
 
@@ -61,6 +64,12 @@ impl Simulation {
             Event::Mend { from, to } => self.network.mend(from, to),
             Event::Hurry { replica } => {
                 self.hosts[usize::from(replica)].speed = self.options.speed;
+            }
+            Event::Room { replica } => self.set_room(replica, None),
+            Event::PutBack { .. } if self.calm => {}
+            Event::PutBack { replica } => {
+                self.set_back(replica);
+                self.queue.push(self.now(), Event::Start { replica });
             }
         }
         Ok(())
@@ -126,6 +135,7 @@ impl Simulation {
             let digest = host.digest().expect("who executes is running");
             self.digests.on_state(replica, executed, digest)?;
         }
+        host.remember();
         if let Some(running) = host.replica() {
             let progress = running.progress();
             self.counts.views = self.counts.views.max(progress.view);
@@ -177,10 +187,7 @@ impl Simulation {
                 let what = format!("replica {replica} closes connection {}", connection.0);
                 return Err(Violation::new("connections", format!("{what}: {reason}")));
             }
-            Output::Stop(fatal) => {
-                let what = format!("replica {replica} stops: {fatal}");
-                return Err(Violation::new("stop", what));
-            }
+            Output::Stop(fatal) => return self.on_stop(replica, &fatal),
             Output::Reopen => self.reopen(replica)?,
             Output::JournalWrite(_)
             | Output::JournalRead { .. }
@@ -199,6 +206,23 @@ impl Simulation {
                 Payload::Pooled(_, size) => *size,
                 Payload::Bytes(bytes) => bytes.len(),
             })
+    }
+
+    /// A replica that stops itself because of its disk is started again on it, a little later.
+    fn on_stop(&mut self, replica: ReplicaIndex, fatal: &Fatal) -> Checked {
+        let what = format!("replica {replica} stops: {fatal}");
+        hold!(
+            self.hosts[usize::from(replica)].may_stop(fatal),
+            "stop",
+            "{what}"
+        );
+        let now = self.now();
+        self.trace
+            .record(now, &[9, u64::from(replica)], || what.clone());
+        self.crash(replica);
+        let at = now + MILLISECOND + self.random.skewed(self.options.faults.duration_max);
+        self.queue.push(at, Event::Start { replica });
+        Ok(())
     }
 
     fn send(&mut self, link: LinkId, lane: Lane, message: Message, size: usize) {
@@ -538,10 +562,94 @@ impl Simulation {
                 self.hosts[usize::from(replica)].speed = self.options.speed.slower(factor);
                 self.queue.push(now + duration, Event::Hurry { replica });
             }
+            Fault::Damage { replica, damage } => {
+                self.damage(replica, damage);
+            }
+            Fault::Write { replica, fault } => {
+                self.hosts[usize::from(replica)].fail_next_write(fault);
+            }
+            Fault::Full { replica, duration } => {
+                self.set_room(replica, Some(0));
+                self.queue.push(now + duration, Event::Room { replica });
+            }
+            Fault::SetBack { replica, duration } => {
+                self.copy_disk(replica);
+                self.queue
+                    .push(now + duration / 4, Event::Start { replica });
+                self.queue
+                    .push(now + 2 * duration, Event::PutBack { replica });
+            }
+            Fault::LostDisk { replica, down } => {
+                if self.lose_disk(replica) {
+                    self.queue.push(now + down, Event::Start { replica });
+                }
+            }
         }
         if let Some(wait) = self.faults.wait() {
             self.queue.push(now + wait, Event::Fault);
         }
+    }
+
+    // ── what disks do ───────────────────────────────────────────────────────────────────────
+
+    /// Damages what the disk of a replica holds, if the atlas has something to give; whether it had.
+    pub fn damage(&mut self, replica: ReplicaIndex, damage: Damage) -> bool {
+        let index = usize::from(replica);
+        let atlas = Atlas::new(&self.hosts, &self.log);
+        let random = &mut self.random_disks;
+        if damage == Damage::Superblock {
+            let copies = atlas.superblock_copies(replica);
+            let Some(copy) = (!copies.is_empty()).then(|| *random.pick(&copies)) else {
+                return false;
+            };
+            self.hosts[index].superblock.rot(copy, random);
+            self.damaged(replica, damage, &format_args!("copy {copy}"));
+            return true;
+        }
+        if damage == Damage::Checkpoint {
+            let allowed = atlas.may_damage_checkpoint(replica);
+            if allowed {
+                self.hosts[index].damage_checkpoint();
+                self.damaged(replica, damage, &"the one in force");
+            }
+            return allowed;
+        }
+        let Some(frame) = atlas.pick_frame(replica, random) else {
+            return false;
+        };
+        let astray = match damage {
+            Damage::Misdirected => atlas.pick_frame(replica, random),
+            Damage::Rot
+            | Damage::Latent
+            | Damage::LostWrite
+            | Damage::Checkpoint
+            | Damage::Superblock => None,
+        };
+        let journal = &mut self.hosts[index].journal;
+        match damage {
+            Damage::Rot => journal.rot(&frame, random),
+            Damage::Latent => journal.spoil(&frame, random),
+            Damage::LostWrite => journal.unwrite(&frame, random),
+            Damage::Misdirected => {
+                // What should be in one place is over another one.
+                if let Some(victim) = astray.filter(|victim| *victim != frame) {
+                    journal.overwrite(&victim, &frame);
+                }
+                journal.unwrite(&frame, random);
+            }
+            Damage::Checkpoint | Damage::Superblock => unreachable!("dealt with above"),
+        }
+        let place = format_args!("op {} at position {}", frame.op, frame.position);
+        self.damaged(replica, damage, &place);
+        true
+    }
+
+    fn damaged(&mut self, replica: ReplicaIndex, damage: Damage, what: &dyn Display) {
+        self.counts.damaged += 1;
+        let now = self.now();
+        let words = [10, u64::from(replica), damage as u64];
+        self.trace
+            .record(now, &words, || format!("r{replica}: {damage:?} of {what}"));
     }
 
     fn cut_for(&mut self, from: Node, to: Node, duration: Instant) {

@@ -22,11 +22,12 @@ mod rest;
 
 use std::collections::BTreeSet;
 
+use super::atlas::Atlas;
 use super::check::{Acknowledged, AtMostOnce, Digests, OneLog, Replies, Violation};
 use super::client::{Bytes, Client};
 use super::clock::Clock;
 use super::faults::Faults;
-use super::host::{Host, Later};
+use super::host::{Host, Later, Started};
 use super::network::{LinkId, Network, Node, Wake};
 use super::options::{Options, Report};
 use super::queue::{Instant, MILLISECOND, Queue, SECOND};
@@ -98,6 +99,14 @@ enum Event {
     Hurry {
         replica: ReplicaIndex,
     },
+    /// Checkpoint files have room again.
+    Room {
+        replica: ReplicaIndex,
+    },
+    /// The copy of a disk is put back.
+    PutBack {
+        replica: ReplicaIndex,
+    },
 }
 
 /// See the module.
@@ -112,6 +121,8 @@ pub struct Simulation {
     faults: Faults,
     /// Delays of dialing, thinking and the like.
     random: Random,
+    /// What exactly is damaged.
+    random_disks: Random,
     /// By dialer and listener.
     peers: Vec<Vec<Option<LinkId>>>,
     /// Processes that do not run, and until when.
@@ -135,6 +146,9 @@ struct Counts {
     checkpoints: BTreeSet<u64>,
     views: u32,
     faults: u64,
+    damaged: u64,
+    set_back: u64,
+    lost_disks: u64,
     evictions: u64,
     transfers: u64,
 }
@@ -195,6 +209,7 @@ impl Simulation {
             clients: clients.collect(),
             faults: Faults::new(options.faults, options.replica_count, faults),
             random: stream(Stream::Network, 1),
+            random_disks: stream(Stream::Disks, 1_000),
             peers: vec![vec![None; count]; count],
             paused: vec![0; count],
             calm: false,
@@ -389,7 +404,7 @@ impl Simulation {
         if host.is_up() {
             return Ok(());
         }
-        let (checkpoint, reaction) = host.start(now).map_err(|error| {
+        let started = host.start(now).map_err(|error| {
             Violation::new(
                 "start",
                 format!("replica {replica} refuses to start: {error}"),
@@ -397,9 +412,22 @@ impl Simulation {
         })?;
         let life = host.life;
         self.counts.starts += 1;
-        let what = [2, u64::from(replica), checkpoint];
+        let Started {
+            checkpoint,
+            recovery,
+            reaction,
+        } = started;
+        let what = [2, u64::from(replica), checkpoint, recovery.head];
+        let unsure = host.replica().is_some_and(|r| !r.vsr().is_sure());
         self.trace.record(now, &what, || {
-            format!("r{replica} starts from op {checkpoint}")
+            let mut line = format!("r{replica} starts from op {checkpoint}");
+            if unsure {
+                line += ", unsure of its log's end";
+            }
+            for corruption in &recovery.corruptions {
+                line += &format!("; damaged: {corruption}");
+            }
+            line
         });
         self.log.on_start(replica, checkpoint)?;
         self.queue
@@ -518,6 +546,45 @@ impl Simulation {
                 .vsr()
                 .timestamp(),
         )
+    }
+
+    /// Switches a replica off and keeps a copy of its disk.
+    pub fn copy_disk(&mut self, replica: ReplicaIndex) {
+        self.crash(replica);
+        self.hosts[usize::from(replica)].make_copy();
+    }
+
+    /// Switches a replica off and puts the copy of its disk back, if the others can do without what
+    /// it forgets; whether they can.
+    pub fn set_back(&mut self, replica: ReplicaIndex) -> bool {
+        let index = usize::from(replica);
+        let allowed = Atlas::new(&self.hosts, &self.log).may_forget(replica);
+        if allowed && self.hosts[index].copy.is_some() {
+            self.crash(replica);
+            self.hosts[index].put_back();
+            self.counts.set_back += 1;
+            let now = self.now();
+            self.trace.record(now, &[11, u64::from(replica)], || {
+                format!("r{replica}: an older copy of its disk is put back")
+            });
+        }
+        allowed
+    }
+
+    /// Switches a replica off and gives it a new disk, as `recover` makes it, if the others can do
+    /// without what the old one held; whether they can.
+    pub fn lose_disk(&mut self, replica: ReplicaIndex) -> bool {
+        let allowed = Atlas::new(&self.hosts, &self.log).may_forget(replica);
+        if allowed {
+            self.crash(replica);
+            self.hosts[usize::from(replica)].replace_disk();
+            self.counts.lost_disks += 1;
+            let now = self.now();
+            self.trace.record(now, &[12, u64::from(replica)], || {
+                format!("r{replica}: its disk is lost, and a new one is there")
+            });
+        }
+        allowed
     }
 
     /// Every pair of one replica in the group and one outside.

@@ -8,6 +8,7 @@ use super::super::options::Report;
 use super::super::queue::Queue;
 use super::super::random::{Random, Stream};
 use super::{Checked, Event, Simulation};
+use crate::protocol::ReplicaIndex;
 use crate::replica::TICK_NS;
 use crate::vsr::Status;
 
@@ -25,6 +26,7 @@ impl Simulation {
         self.paused.fill(now);
         for replica in 0..self.options.replica_count {
             self.hosts[usize::from(replica)].speed = Speed::GOOD;
+            self.set_room(replica, None);
             self.start(replica)?;
         }
         // What is asked already must be answered; how long the rest would take is nobody's promise.
@@ -51,8 +53,10 @@ impl Simulation {
                     let base = running.map(|r| r.vsr().log().base());
                     let progress = self.progress(replica);
                     let refusals: Vec<_> = running.iter().flat_map(|r| r.refusals()).collect();
-                    violation.what +=
-                        &format!("\n  replica {replica}: base {base:?} {progress:?} {refusals:?}");
+                    let sure = running.map(|r| r.vsr().is_sure());
+                    violation.what += &format!(
+                        "\n  replica {replica}: base {base:?} sure {sure:?} {progress:?} {refusals:?}"
+                    );
                 }
                 return Err(violation);
             }
@@ -76,12 +80,22 @@ impl Simulation {
             let at_rest = progress.status == Status::Normal
                 && !progress.checkpoint_lost
                 && progress.executed == committed
-                && progress.head == committed;
+                && progress.head == committed
+                && self.is_healed(replica);
             if !at_rest {
                 return Some(format!("replica {replica} of op {committed}: {progress:?}"));
             }
         }
         None
+    }
+
+    /// Whether a replica votes, and has all that its disk had damaged.
+    fn is_healed(&self, replica: ReplicaIndex) -> bool {
+        let running = self.hosts[usize::from(replica)].replica();
+        running.is_some_and(|running| {
+            let vsr = running.vsr();
+            !vsr.is_recovering() && vsr.log().missing().next().is_none()
+        })
     }
 
     /// Every client that has a session looks at everything; the model knows what it must see.
@@ -117,6 +131,9 @@ impl Simulation {
             checkpoints: self.counts.checkpoints.iter().filter(|op| **op > 0).count() as u64,
             digests_compared: self.digests.compared,
             faults: self.counts.faults,
+            damaged: self.counts.damaged,
+            set_back: self.counts.set_back,
+            lost_disks: self.counts.lost_disks,
             evictions: self.counts.evictions,
             transfers: self.counts.transfers,
         }

@@ -6,10 +6,13 @@
 //!                crash: each 512 bytes of it are on the disk, or are not
 //! ```
 //!
-//! A write that completed is never lost. One that was in flight leaves any mixture of old and new,
+//! A write may also fail, and then nothing of it is there; a copy may rot. A write that completed is
+//! never lost. One that was in flight leaves any mixture of old and new,
 //! in pieces of 512 bytes, which is worse than what drives with 4096-byte sectors do.
 
-use super::random::{MILLION, Random};
+use std::io;
+
+use super::super::random::{MILLION, Random};
 use crate::limits::{SECTOR_SIZE, SUPERBLOCK_COPIES};
 
 /// The smallest piece that a drive writes as one.
@@ -29,6 +32,7 @@ struct Write {
     token: u64,
     offset: usize,
     sector: Box<[u8; SECTOR_SIZE]>,
+    fails: bool,
 }
 
 impl SuperblockDisk {
@@ -60,23 +64,45 @@ impl SuperblockDisk {
             token,
             offset,
             sector,
+            fails: false,
         });
+    }
+
+    /// The write that was started last will fail.
+    pub(crate) fn fail_last(&mut self) {
+        self.in_flight.last_mut().expect("it was started").fails = true;
+    }
+
+    /// Nothing is on its way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// One bit of what a copy says turns over.
+    pub(crate) fn rot(&mut self, copy: usize, random: &mut Random) {
+        let at = copy * SECTOR_SIZE + random.index(SECTOR_SIZE);
+        self.image[at] ^= 1 << random.below(8);
     }
 
     /// Completes the oldest write with this token.
     ///
     /// # Panics
     /// When there is none.
-    pub(crate) fn complete(&mut self, token: u64) {
+    pub(crate) fn complete(&mut self, token: u64) -> io::Result<usize> {
         let index = self.in_flight.iter().position(|write| write.token == token);
         let write = self.in_flight.remove(index.expect("it was started"));
+        if write.fails {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         self.image[write.offset..][..SECTOR_SIZE].copy_from_slice(&*write.sector);
+        Ok(SECTOR_SIZE)
     }
 
     /// Completes every write.
     pub(crate) fn finish(&mut self) {
         while let Some(token) = self.in_flight.first().map(|write| write.token) {
-            self.complete(token);
+            // One that fails tells nobody any more.
+            let _ = self.complete(token);
         }
     }
 
@@ -96,7 +122,7 @@ impl SuperblockDisk {
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::Stream;
+    use super::super::super::random::Stream;
     use super::*;
 
     fn sector(byte: u8) -> Box<[u8; SECTOR_SIZE]> {
@@ -107,7 +133,7 @@ mod tests {
     fn completed_writes_survive_and_others_tear() {
         let mut disk = SuperblockDisk::new(vec![0; IMAGE_SIZE]);
         disk.start(1, 0, sector(1));
-        disk.complete(1);
+        disk.complete(1).unwrap();
         disk.start(2, 4096, sector(2));
         disk.start(3, 0, sector(3));
         disk.crash(&mut Random::new(5, Stream::Disks, 0));
@@ -117,5 +143,14 @@ mod tests {
         let (second, others) = rest.split_at(SECTOR_SIZE);
         assert!(second.contains(&0) && second.contains(&2));
         assert!(others.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there() {
+        let mut disk = SuperblockDisk::new(vec![0; IMAGE_SIZE]);
+        disk.start(1, 0, sector(1));
+        disk.fail_last();
+        assert!(disk.complete(1).is_err());
+        assert!(disk.is_quiet() && disk.image().iter().all(|byte| *byte == 0));
     }
 }
