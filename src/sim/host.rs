@@ -240,6 +240,10 @@ impl Host {
         self.write_failed = false;
         self.next_write = None;
         let state = self.state();
+        // What it had noticed was not durable yet: it has to notice again.
+        if self.memory == Memory::Recovering && state.recovering == 0 {
+            self.memory = Memory::SetBack;
+        }
         let pool = self.take_pool();
         let opened = open::<Ledger>(
             state,
@@ -341,8 +345,9 @@ impl Host {
 
     // ── what a disk does by itself ──────────────────────────────────────────────────────────
 
-    pub(crate) fn fail_next_write(&mut self, fault: WriteFault) {
-        self.next_write = Some(fault);
+    /// What the disk does to the next write of the journal or the superblock.
+    pub(crate) fn set_next_write(&mut self, fault: Option<WriteFault>) {
+        self.next_write = fault;
     }
 
     /// Whether the disk has given the replica a reason to stop itself like this.

@@ -566,7 +566,7 @@ impl Simulation {
                 self.damage(replica, damage);
             }
             Fault::Write { replica, fault } => {
-                self.hosts[usize::from(replica)].fail_next_write(fault);
+                self.hosts[usize::from(replica)].set_next_write(Some(fault));
             }
             Fault::Full { replica, duration } => {
                 self.set_room(replica, Some(0));

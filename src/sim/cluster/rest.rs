@@ -27,6 +27,7 @@ impl Simulation {
         for replica in 0..self.options.replica_count {
             self.hosts[usize::from(replica)].speed = Speed::GOOD;
             self.set_room(replica, None);
+            self.hosts[usize::from(replica)].set_next_write(None);
             self.start(replica)?;
         }
         // What is asked already must be answered; how long the rest would take is nobody's promise.
@@ -76,7 +77,9 @@ impl Simulation {
         }
         let committed = self.log.head();
         for replica in 0..self.options.replica_count {
-            let progress = self.progress(replica)?;
+            let Some(progress) = self.progress(replica) else {
+                return Some(format!("replica {replica} is off"));
+            };
             let at_rest = progress.status == Status::Normal
                 && !progress.checkpoint_lost
                 && progress.executed == committed
