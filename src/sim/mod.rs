@@ -6,22 +6,30 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `random` `queue` `clock` `trace` | chance, what happens next, time, what happened |
-//! | `network` `disk` `faults` | what can go wrong between machines, and under them |
+//! | `network` `disk/` `faults` | what can go wrong between machines, and under them |
+//! | `atlas` | how much of it may, so that what replication promises can hold |
 //! | `host` `client` `cluster/` | a machine, a client, and all of them together |
 //! | `workload` `model` | what clients ask for, and what the answers must be |
 //! | `check/` | what must hold in every run |
 //! | `options` | how a run is made up |
 //!
-//! **Simulated**: crashes and power failures at any instant, with every mixture of the sectors of
-//! writes in flight and of the files of a checkpoint under way; messages that are late, lost or
-//! double; broken connections, partitions, cuts in one direction; processes that pause, machines
-//! that are slow, clocks that drift and jump.
+//! **Modes**: `stampede sim` draws everything from the seed (the swarm: a kind of fault may be absent,
+//! rare or frequent, because kinds hide each other), or runs a light load without faults, to say how
+//! fast it is; `tests/simulator.rs` has named scenarios in a small vocabulary, and fixed seeds twice.
 //!
-//! **Not simulated**, so not found here: damage to what was written (bit rot, misdirected and lost
-//! writes), reads that see half of a write, full disks and I/O errors, the io_uring and socket code
-//! of `runtime`, threads (the executor and the builder run in place, with a delay), lost superblocks
-//! and `recover`, huge pages. Messages are not damaged on the way: checksums are tested and fuzzed
-//! by themselves.
+//! **Simulated**: crashes and power failures at any instant, with every mixture of the sectors of
+//! writes in flight and of the files of a checkpoint under way; single bits that rot, sectors that
+//! cannot be read, writes that were lost or went astray, in the journal; bits that rot in superblocks
+//! and checkpoints; writes that fail or end early; disks that are full, slow, set back to an older
+//! copy, or lost; messages that are late, lost or double; broken connections, partitions, cuts in one
+//! direction; processes that pause, machines that are slow, clocks that drift and jump.
+//!
+//! **Not simulated**, so not found here: damage beyond what the `atlas` allows, above all to the tail
+//! of a journal that nothing behind it proves (no log can tell it from a torn write) and copies of a
+//! disk that are made under a running replica; reads that see half of a write, failing reads other
+//! than of the journal, the io_uring and socket code of `runtime`, threads (the executor and the
+//! builder run in place, with a delay), restarts with another release, huge pages. Messages are not
+//! damaged on the way: checksums are tested and fuzzed by themselves.
 
 mod atlas;
 pub mod check;

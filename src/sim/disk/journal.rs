@@ -124,9 +124,9 @@ impl JournalDisk {
     /// The power goes: of each sector in flight, chance decides.
     pub(crate) fn crash(&mut self, random: &mut Random) {
         self.device.crash(|_| random.chance(MILLION / 2));
-        let torn = self.in_flight.values().map(|(position, _)| *position).min();
+        let torn = self.first_in_flight();
         self.in_flight.clear();
-        for (_, frame) in self.frames.range_mut(torn.unwrap_or(u64::MAX)..) {
+        for (_, frame) in self.frames.range_mut(torn..) {
             frame.kept = false;
         }
     }
@@ -165,11 +165,18 @@ impl JournalDisk {
         self.device.shorten(token, sectors * SECTOR_SIZE);
     }
 
-    /// Whether what was written can be read.
+    /// From here on a crash may tear off whatever the disk has.
+    fn first_in_flight(&self) -> u64 {
+        let positions = self.in_flight.values().map(|(position, _)| *position);
+        positions.min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether what was written can be read, now and after a crash.
     pub(crate) fn is_good(&self, frame: &Frame) -> bool {
         let mut bytes = vec![0; frame.size];
         let (file, offset) = self.place(frame.position);
         frame.kept
+            && frame.position < self.first_in_flight()
             && self.device.read(file, offset, &mut bytes).is_ok()
             && checksum(&bytes) == frame.bytes
     }
