@@ -11,6 +11,7 @@
 //! | `host` `client` `cluster/` | a machine, a client, and all of them together |
 //! | `workload` `model` | what clients ask for, and what the answers must be |
 //! | `check/` | what must hold in every run |
+//! | `transcript` | a conversation, written down for people |
 //! | `options` | how a run is made up |
 //!
 //! **Modes**: `stampede sim` draws everything from the seed (the swarm: a kind of fault may be absent,
@@ -45,6 +46,7 @@ mod options;
 mod queue;
 mod random;
 mod trace;
+mod transcript;
 mod workload;
 
 pub use check::Violation;

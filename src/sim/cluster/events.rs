@@ -138,6 +138,10 @@ impl Simulation {
         host.remember();
         if let Some(running) = host.replica() {
             let progress = running.progress();
+            if self.transcript.is_on() {
+                let (now, durable) = (self.queue.now(), running.vsr().durable());
+                self.transcript.stands(now, replica, &progress, durable);
+            }
             self.counts.views = self.counts.views.max(progress.view);
             self.counts.checkpoints.insert(progress.checkpoint);
             check_pipeline(replica, &progress)?;
@@ -164,6 +168,9 @@ impl Simulation {
     fn carry_out(&mut self, replica: ReplicaIndex, output: Output) -> Checked {
         match output {
             Output::SendReplica { to, message } => {
+                let (header, now) = (message.header(), self.queue.now());
+                let body = header.body_size();
+                self.transcript.sent(now, replica, to, header, body);
                 let size = message.header().size as usize;
                 if let Some(link) = self.peers[usize::from(replica)][usize::from(to)]
                     && self.backlog(link) + size <= SEND_BYTES_MAX
@@ -429,6 +436,11 @@ impl Simulation {
         self.trace.record(now, &[6, u64::from(index), a, b], || {
             format!("c{index} asks {to:?}, {} bytes", bytes.len())
         });
+        if self.transcript.is_on() {
+            let to: Vec<String> = to.iter().map(|replica| format!("r{replica}")).collect();
+            let who = format!("c{index} → {}", to.join(", "));
+            self.transcript.note(now, who, "request");
+        }
         for link in links {
             let wake = self
                 .network
@@ -472,10 +484,15 @@ impl Simulation {
                 }
                 let words = [7, u64::from(index), op];
                 let now = self.queue.now();
+                self.transcript
+                    .note(now, format!("c{index}"), format!("IS TOLD: op {op}"));
                 self.trace
                     .record(now, &words, || format!("c{index} is told of op {op}"));
             }
             Outcome::Evicted(reason) => {
+                let now = self.queue.now();
+                self.transcript
+                    .note(now, format!("c{index}"), format!("IS EVICTED: {reason}"));
                 self.counts.evictions += 1;
                 let crowded = self.options.client_count > self.options.sessions_max;
                 let running = self.hosts.iter().filter_map(Host::replica);

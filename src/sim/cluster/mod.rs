@@ -33,6 +33,7 @@ use super::options::{Options, Report};
 use super::queue::{Instant, MILLISECOND, Queue, SECOND};
 use super::random::{Random, Stream};
 use super::trace::{Fingerprint, Lines, Trace};
+use super::transcript::Transcript;
 use super::workload::Workload;
 use crate::message::{Message, PoolConfig};
 use crate::protocol::ReplicaIndex;
@@ -115,6 +116,7 @@ pub struct Simulation {
     options: Options,
     queue: Queue<Event>,
     trace: Trace,
+    transcript: Transcript,
     network: Network<Payload>,
     hosts: Vec<Host>,
     clients: Vec<Client>,
@@ -204,6 +206,7 @@ impl Simulation {
             options,
             queue: Queue::default(),
             trace: Trace::new(lines),
+            transcript: Transcript::default(),
             network: Network::new(options.quality, stream(Stream::Network, 0)),
             hosts: hosts.collect(),
             clients: clients.collect(),
@@ -292,6 +295,25 @@ impl Simulation {
         self.trace.fingerprint()
     }
 
+    // ── transcripts ─────────────────────────────────────────────────────────────────────────
+
+    /// From here on, writes down who says what to whom.
+    pub fn transcribe(&mut self) {
+        self.transcript.begin(self.hosts.len());
+        for (replica, host) in (0u8..).zip(&self.hosts) {
+            if let Some(running) = host.replica() {
+                let (progress, durable) = (running.progress(), running.vsr().durable());
+                let now = self.queue.now();
+                self.transcript.stands(now, replica, &progress, durable);
+            }
+        }
+    }
+
+    /// What was said since.
+    pub fn transcript(&self) -> String {
+        self.transcript.text()
+    }
+
     // ── the vocabulary of scenarios ─────────────────────────────────────────────────────────
 
     /// All clients begin to ask, as long as they have requests left.
@@ -365,6 +387,9 @@ impl Simulation {
             return;
         }
         host.crash();
+        self.transcript.forget(replica);
+        self.transcript
+            .note(now, format!("r{replica}"), "LOSES POWER");
         self.trace.record(now, &[1, u64::from(replica)], || {
             format!("r{replica} crashes")
         });
@@ -411,6 +436,7 @@ impl Simulation {
             )
         })?;
         let life = host.life;
+        self.transcript.note(now, format!("r{replica}"), "STARTS");
         self.counts.starts += 1;
         let Started {
             checkpoint,

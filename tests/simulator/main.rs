@@ -21,6 +21,8 @@
     reason = "a failing seed says how to run it again"
 )]
 
+mod transcripts;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use stampede::sim::{
