@@ -250,6 +250,7 @@ fn superblock() {
     (state.starts, state.life) = (43, 44);
     let life = |starts, number| Life { starts, number };
     (state.members[0], state.members[1]) = (life(45, 46), life(47, 48));
+    (state.sound_op, state.sound_position, state.sound_checksum) = (49, 50, 51);
     let file = state.encode_file();
     assert_eq!(file.len(), 16384);
     for copy in file.chunks_exact(documented.size) {
@@ -285,6 +286,9 @@ fn superblock() {
                 ("member_starts", 45),
                 ("member_life", 46),
                 ("members", 48 << 64 | 47),
+                ("sound_op", 49),
+                ("sound_position", 50),
+                ("sound_checksum", 51),
             ],
         );
     }

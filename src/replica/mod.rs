@@ -309,6 +309,7 @@ impl Replica {
                         .evict(client, reason, view, &self.pool, outputs);
                 }
                 Effect::Persist(promise) => {
+                    self.note_sound();
                     self.superblock.change(Change::Promise(promise), outputs);
                 }
             }
@@ -591,8 +592,18 @@ impl Replica {
         checkpoint.journal_start = kept.restart;
         checkpoint.trim_position = kept.position;
         checkpoint.trimmed = kept.trimmed;
+        self.note_sound();
         self.superblock
             .change(Change::Checkpoint(checkpoint), outputs);
+    }
+
+    /// Where nothing is on its way to the journal and nothing in it is in doubt, what the log is now is
+    /// worth knowing after the next damage.
+    fn note_sound(&mut self) {
+        if let (Some(position), Some((op, checksum))) = (self.entries.end(), self.vsr.sound_head())
+        {
+            self.superblock.set_sound(position, op, checksum);
+        }
     }
 
     fn on_superblock_written(

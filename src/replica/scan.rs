@@ -14,7 +14,8 @@
 //! Entries beyond the point where the last view began must be of that view: others died in the view
 //! change, and only their replacements' absence keeps them on the disk.
 //!
-//! The chain decides what damage means: an entry that continues the one before the damage proves that
+//! The superblock says what the log was at one position, its head and the head's checksum: what damage
+//! below may have taken is known by that. Above it, the chain decides what damage means: an entry that continues the one before the damage proves that
 //! nothing was lost between; a count of lost frames that is exactly the gap proves that nothing was
 //! replaced. Where neither holds, no uncommitted entry from before the damage is trusted.
 
@@ -76,6 +77,14 @@ pub(super) struct Scanned {
     pub unsure_from: Option<Op>,
 }
 
+/// What the log was at a position of the journal.
+#[derive(Debug, Clone, Copy)]
+struct Sound {
+    position: u64,
+    op: Op,
+    checksum: u128,
+}
+
 /// Frames that were lost since the last good one.
 #[derive(Debug, Clone, Copy)]
 struct Lost {
@@ -85,6 +94,9 @@ struct Lost {
 
 #[derive(Debug, Default)]
 struct Replay {
+    checkpoint: Op,
+    /// Where the superblock says what the log was; `None` once that has been passed.
+    sound: Option<Sound>,
     first: Op,
     first_parent: u128,
     slots: VecDeque<Slot>,
@@ -117,7 +129,13 @@ impl Scan {
         corruptions: &[Corruption],
     ) -> Result<Scanned, OpenError> {
         let mut replay = Replay {
+            checkpoint: state.checkpoint_op,
             commit: state.commit.max(state.checkpoint_op),
+            sound: Some(Sound {
+                position: state.sound_position,
+                op: state.sound_op,
+                checksum: state.sound_checksum,
+            }),
             ..Replay::default()
         };
         // Damage that hit only the journal's own markers has cost nobody anything.
@@ -128,13 +146,17 @@ impl Scan {
         let damaged = damage.peek().is_some();
         for frame in self.frames {
             while let Some(stretch) = damage.next_if(|c| c.position < frame.location.position) {
-                replay.lose(stretch.entries);
+                replay.pass(stretch.position);
+                replay.damage(stretch);
             }
+            replay.pass(frame.location.position);
             replay.frame(frame)?;
         }
         for stretch in damage {
-            replay.lose(stretch.entries);
+            replay.pass(stretch.position);
+            replay.damage(stretch);
         }
+        replay.pass(u64::MAX);
         replay.end();
         replay.drop_what_died(state);
         replay.finish(state, damaged)
@@ -152,6 +174,42 @@ impl Replay {
 
     fn slot(&self, op: Op) -> Option<&Slot> {
         self.slots.get(self.index(op)?)
+    }
+
+    /// What comes next lies at `position` or behind it.
+    fn pass(&mut self, position: u64) {
+        let Some(sound) = self.sound.take_if(|sound| sound.position <= position) else {
+            return;
+        };
+        // Without damage, the frames have said so themselves.
+        if self.lost.take().is_none() {
+            return;
+        }
+        if self.slots.is_empty() || sound.op < self.first {
+            self.slots.clear();
+            if sound.op > self.checkpoint {
+                (self.first, self.first_parent) = (sound.op, UNKNOWN);
+                self.slots.push_back(Slot::Missing(sound.checksum));
+            }
+            return;
+        }
+        let is_there = |slot: &Slot| slot.checksum() == sound.checksum;
+        if !self.slot(sound.op).is_some_and(is_there) {
+            self.truncate_to(self.commit.min(sound.op - 1));
+            self.pad_to(sound.op - 1);
+            self.slots.push_back(Slot::Missing(sound.checksum));
+        }
+        self.truncate_to(sound.op);
+    }
+
+    fn damage(&mut self, stretch: &Corruption) {
+        // A stand-in takes nothing with it but the entry that it stood in for.
+        if let (Some(tag), Some(1)) = (stretch.tag, stretch.entries)
+            && is_restored(tag)
+        {
+            return;
+        }
+        self.lose(stretch.entries);
     }
 
     fn lose(&mut self, count: Option<u64>) {

@@ -280,3 +280,34 @@ fn a_lost_beginning_is_missing_from_the_checkpoint_on() {
     let scanned = disk.scan();
     assert_eq!((scanned.log.base(), missing(&scanned)), (3, vec![]));
 }
+
+#[test]
+fn what_the_log_was_once_is_known_whatever_is_damaged_below() {
+    let mut disk = Disk::fill(20);
+    (disk.state.sound_op, disk.state.sound_checksum) = (20, disk.chain[20]);
+    disk.state.sound_position = disk.entries.end().expect("all is written");
+    disk.state.commit = 12;
+    for frame in [17, 18, 19] {
+        disk.erase(frame);
+    }
+    let scanned = disk.scan();
+    assert_eq!((scanned.log.head(), scanned.unsure_from), (20, None));
+    assert_eq!(
+        missing(&scanned)[missing(&scanned).len() - 3..],
+        [18, 19, 20]
+    );
+    assert_eq!(scanned.log.checksum(20), Some(disk.chain[20]));
+    disk.assert_chain(&scanned);
+}
+
+#[test]
+fn damage_to_a_stand_in_puts_nothing_else_in_doubt() {
+    let mut disk = Disk::fill(20);
+    disk.erase(4);
+    let message = disk.frames[4].clone();
+    disk.write(message, true);
+    disk.damage(20);
+    let scanned = disk.scan();
+    assert_eq!((scanned.log.head(), missing(&scanned)), (20, vec![5]));
+    assert_eq!(scanned.unsure_from, None);
+}

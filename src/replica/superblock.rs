@@ -15,7 +15,8 @@
 //!  128 manifest_checksum u128 · 144 checkpoint_op u64 · 152 checkpoint_timestamp u64
 //!  160 manifest_size u64 · 168 manifest_data_size u64 · 176 journal_start u64
 //!  184 starts u64 · 192 life u64 · 200 standby_count u8 · 201 recovering u8 · 202 zeros
-//!  208 members[12] × { starts u64 · life u64 } · 400 zeros to 4096
+//!  208 members[12] × { starts u64 · life u64 } · 400 sound_op u64 · 408 sound_position u64
+//!  416 sound_checksum u128 · 432 zeros to 4096
 //! ```
 //!
 //! `starts` counts the starts of this replica, and `life` is a random number of the latest one; both
@@ -79,9 +80,14 @@ pub struct State {
     reserved_tail: [u8; 6],
     /// The latest lives of all members, by index; what this replica knows of itself is above.
     pub members: [Life; MEMBERS_MAX],
+    /// What the log was, once: the journal's frames below this position make a log whose head is this
+    /// operation, with this checksum. Whatever the disk does to those frames, that much is known.
+    pub sound_op: u64,
+    pub sound_position: u64,
+    pub sound_checksum: u128,
 }
 
-const _: () = assert!(size_of::<State>() == 400);
+const _: () = assert!(size_of::<State>() == 432);
 
 /// One start of one replica. Lives of a replica are ordered by `starts`; equal `starts` with another
 /// number mean that its files were set back in between.
@@ -161,6 +167,9 @@ impl State {
             recovering: u8::from(identity.recovering),
             reserved_tail: [0; 6],
             members: [Life::default(); MEMBERS_MAX],
+            sound_op: 0,
+            sound_position: 0,
+            sound_checksum: crate::vsr::root_checksum(identity.cluster),
         }
     }
 
@@ -319,6 +328,14 @@ impl Superblock {
     /// What is durable, or being made so.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The log is sound as of this journal position: to be written with the next change.
+    pub fn set_sound(&mut self, position: u64, op: u64, checksum: u128) {
+        assert!(position >= self.state.sound_position);
+        self.state.sound_position = position;
+        self.state.sound_op = op;
+        self.state.sound_checksum = checksum;
     }
 
     /// Queues a change.

@@ -52,6 +52,13 @@ impl Vsr {
         self.unsure_from.is_none()
     }
 
+    /// The head of the log and its checksum, when all of it is durable and sure.
+    pub fn sound_head(&self) -> Option<(Op, u128)> {
+        let head = self.log.head();
+        let sound = self.durable == head && self.unsure_from.is_none();
+        sound.then_some((head, self.log.checksum(head)?))
+    }
+
     /// Own entries up to here are known to be part of the view's log.
     pub(super) fn verify_up_to(&mut self, op: Op) {
         self.verified = self.verified.max(op);
@@ -188,6 +195,7 @@ impl Vsr {
         let op = header.op;
         self.take_journal_room(header.size as usize);
         self.log.fill(&header);
+        self.timestamp = self.timestamp.max(header.timestamp);
         self.holes.restoring.insert(op);
         if op > self.executing && op <= self.executing + PIPELINE_MAX as u64 {
             self.prepares.insert(op, message.clone());

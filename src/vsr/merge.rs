@@ -16,6 +16,8 @@
 //! The logs with the greatest `log_view` are prefixes of one another, so they never contradict one
 //! another; between them, an entry is known if one of them knows it. Above the commit point, op by op:
 //! - known, and somebody has the prepare: it belongs to the log;
+//! - unknown, because damage may have replaced it unseen, but another log has an entry there, and a nack
+//!   quorum never acknowledged any other: it is that one, or one that nobody needs;
 //! - known or possible, and nobody has it: the log ends before it if a nack quorum certainly never
 //!   acknowledged it, so many that the rest is no replication quorum; otherwise the view waits for
 //!   more to join;
@@ -136,6 +138,20 @@ pub(super) fn merge(
     let checksum = |op| canonical().find_map(|(_, join)| join.checksum(op));
     let commit = all().map(|(_, join)| join.commit).max().unwrap_or(0);
 
+    // What another log has where those with the greatest log_view cannot say, if a nack quorum never
+    // acknowledged anything else there.
+    let otherwise = |op| {
+        if !canonical().any(|(_, join)| join.may_have(op)) {
+            return None;
+        }
+        let others = all().filter_map(|(_, join)| Some((join.log_view, join.checksum(op)?)));
+        let (_, checksum) = others.max_by_key(|(log_view, _)| *log_view)?;
+        let only = |join: &Join| join.nacks(op, None) || join.checksum(op) == Some(checksum);
+        let nacks = all().filter(|(_, join)| only(join)).count();
+        (nacks >= nack_quorum(replica_count)).then_some(checksum)
+    };
+    let checksum = |op| checksum(op).or_else(|| otherwise(op));
+
     let mut end = commit;
     loop {
         let op = end + 1;
@@ -154,19 +170,19 @@ pub(super) fn merge(
         }
         break;
     }
-    let describes = |(_, join): &(ReplicaIndex, &Join)| join.checksum(end).is_some();
-    let donor = canonical()
+    let last = checksum(end);
+    let describes = |(_, join): &(ReplicaIndex, &Join)| last.is_some() && join.claimed(end) == last;
+    let donor = all()
         .filter(describes)
-        .max_by_key(|(r, join)| (join.missing == 0, *r == me));
+        .max_by_key(|(r, join)| (join.log_view, join.missing == 0, *r == me));
     let Some((donor, join)) = donor else {
         return Merged::Wait { op: end };
     };
-    let last = join.op.min(end);
-    let suffix = (join.first..=last).map(|op| checksum(op).unwrap_or(0));
+    let suffix = (join.first..=end).map(|op| checksum(op).unwrap_or(0));
     Merged::Log(Target {
         donor,
         op: end,
-        checksum: join.checksum(end).expect("it was asked for"),
+        checksum: last.expect("somebody describes it"),
         commit,
         first: join.first,
         suffix: suffix.collect(),
@@ -273,6 +289,26 @@ mod tests {
         two.log_view = 2;
         let all = [two, damaged(join(3, 13, 0), 12)];
         assert_eq!(merged(&all).map(|(_, op, _)| op), Ok(13));
+    }
+
+    #[test]
+    fn where_nobody_can_say_what_a_later_view_had_an_earlier_log_may_be_enough() {
+        // Two replicas: one has been in view 3 and is unsure of it, the other has not: nothing of view 3
+        // was acknowledged by both.
+        let mut all = [const { None }; REPLICAS_MAX];
+        all[0] = Some(unsure(join(3, 13, 0), 11));
+        all[1] = Some(join(2, 12, 0));
+        let Merged::Log(target) = merge(&all, 0, 2) else {
+            panic!("nothing to wait for");
+        };
+        assert_eq!((target.op, target.checksum), (12, 12));
+        // Three: the third may have acknowledged something else in view 3.
+        assert_eq!(merge(&all, 0, 3), Merged::Wait { op: 11 });
+        all[2] = Some(join(2, 12, 0));
+        let Merged::Log(target) = merge(&all, 0, 3) else {
+            panic!("nothing to wait for");
+        };
+        assert_eq!(target.op, 12);
     }
 
     #[test]
