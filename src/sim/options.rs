@@ -12,6 +12,8 @@ use super::workload::Mixture;
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub replica_count: u8,
+    /// Members that follow without voting; they are not clients' business.
+    pub standby_count: u8,
     pub client_count: u32,
     /// Made by each client.
     pub requests: u64,
@@ -32,9 +34,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// Replicas and standbys.
+    pub fn member_count(&self) -> u8 {
+        self.replica_count + self.standby_count
+    }
+
     /// Three replicas and nothing that fails.
     pub const CALM: Self = Self {
         replica_count: 3,
+        standby_count: 0,
         client_count: 4,
         requests: 100,
         think_max: 20 * MILLISECOND,

@@ -238,9 +238,10 @@ impl Transcript {
 
 /// What tells a message of a run from the others.
 fn short(command: Command, header: &Header) -> String {
-    match command {
-        Command::Block | Command::GetBlock => format!("at {} KiB", header.commit >> 10),
-        _ => format!("op {}", header.op),
+    if matches!(command, Command::Block | Command::GetBlock) {
+        format!("at {} KiB", header.commit >> 10)
+    } else {
+        format!("op {}", header.op)
     }
 }
 

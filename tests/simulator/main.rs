@@ -21,6 +21,9 @@
     reason = "a failing seed says how to run it again"
 )]
 
+mod disk;
+mod network;
+mod recovery;
 mod transcripts;
 
 use std::time::{SystemTime, UNIX_EPOCH};

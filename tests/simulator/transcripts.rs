@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use stampede::sim::{MILLISECOND, Options, SECOND, Simulation, Violation};
+use stampede::sim::{Damage, MILLISECOND, Options, SECOND, Simulation, Violation};
 
 use super::{Scenario, has_caught_up, leave_behind};
 
@@ -196,6 +196,69 @@ Sessions: three clients, and a table for two.
 The third register pushes out the session whose latest operation is the oldest, on every replica at the same
 operation. Its client is told when it asks next, and registers again, which pushes out another.";
     expect("sessions-eviction", prose, &cluster.transcript());
+    ends(&mut cluster)
+}
+
+#[test]
+fn repair_damaged_entries() -> Scenario {
+    let mut cluster = at_rest(ONE_CLIENT)?;
+    cluster.submit(12);
+    assert!(cluster.run_until(SECOND, Simulation::clients_done)?);
+    cluster.run_for(200 * MILLISECOND)?;
+    cluster.crash(2);
+    for _ in 0..4 {
+        assert!(cluster.damage(2, Damage::Rot));
+    }
+    cluster.transcribe();
+    cluster.start(2)?;
+    cluster.run_for(100 * MILLISECOND)?;
+    let prose = "
+Damage: some entries of r2's journal have rotted while it was off.
+
+What each must be is known from the entry after it. r2 asks one replica after the other for stretches that it names by
+the checksum of their last entry, writes what comes again, and until then acknowledges nothing above the first hole.";
+    expect("damage-healed", prose, &cluster.transcript());
+    ends(&mut cluster)
+}
+
+#[test]
+fn recovery_a_lost_disk() -> Scenario {
+    let mut cluster = at_rest(ONE_CLIENT)?;
+    cluster.submit(3);
+    assert!(cluster.run_until(SECOND, Simulation::clients_done)?);
+    cluster.run_for(200 * MILLISECOND)?;
+    assert!(cluster.lose_disk(1));
+    cluster.transcribe();
+    cluster.start(1)?;
+    cluster.run_for(200 * MILLISECOND)?;
+    let prose = "
+Recovery: r1's disk is lost, and `stampede recover` has made a new one.
+
+The others know r1 from more starts than its new disk does: it must begin a life after all of those, and says that it
+has forgotten what it promised. Whoever welcomes it has dropped what it said in former lives. It follows the view
+without a vote; with the whole log, durable, and a welcome from all others, it votes again.";
+    expect("recovery-lost-disk", prose, &cluster.transcript());
+    ends(&mut cluster)
+}
+
+#[test]
+fn recovery_a_disk_that_was_set_back() -> Scenario {
+    let mut cluster = at_rest(ONE_CLIENT)?;
+    cluster.copy_disk(2);
+    cluster.start(2)?;
+    cluster.submit(3);
+    assert!(cluster.run_until(SECOND, Simulation::clients_done)?);
+    cluster.run_for(200 * MILLISECOND)?;
+    assert!(cluster.set_back(2));
+    cluster.transcribe();
+    cluster.start(2)?;
+    cluster.run_for(200 * MILLISECOND)?;
+    let prose = "
+Roll-back: r2's directory is put back as it was some starts ago, like a machine restored from a snapshot.
+
+It looks whole, and r2 would vote on it. But its peers remember a life that this disk does not know of, and say so
+before r2 says anything that counts. From then on it is as if the disk had been lost, only that most of the log is here.";
+    expect("recovery-set-back", prose, &cluster.transcript());
     ends(&mut cluster)
 }
 

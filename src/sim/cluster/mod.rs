@@ -171,7 +171,7 @@ impl Simulation {
     pub fn traced(options: Options, seed: u64, lines: Lines) -> Checked<Self> {
         let stream = |stream, index| Random::new(seed, stream, index);
         let mut clocks = stream(Stream::Clocks, 0);
-        let hosts = (0..options.replica_count).map(|replica| {
+        let hosts = (0..options.member_count()).map(|replica| {
             let drift = i64::try_from(clocks.below(400)).expect("small") - 200;
             let offset = i64::try_from(clocks.below(SECOND)).expect("small");
             let clock = Clock::new(drift, clocks.below(1_000 * SECOND), offset);
@@ -179,7 +179,7 @@ impl Simulation {
                 cluster: CLUSTER,
                 replica,
                 replica_count: options.replica_count,
-                standby_count: 0,
+                standby_count: options.standby_count,
                 sessions_max: options.sessions_max,
                 segment_size: options.segment_size,
                 segment_count: options.segment_count,
@@ -200,7 +200,7 @@ impl Simulation {
             let (count, requests) = (options.replica_count, options.requests);
             Client::new(index, CLUSTER, count, requests, workload, random)
         });
-        let count = usize::from(options.replica_count);
+        let count = usize::from(options.member_count());
         let faults = stream(Stream::Faults, 0);
         let mut simulation = Self {
             options,
@@ -216,7 +216,7 @@ impl Simulation {
             peers: vec![vec![None; count]; count],
             paused: vec![0; count],
             calm: false,
-            log: OneLog::new(options.replica_count, crate::vsr::root_checksum(CLUSTER)),
+            log: OneLog::new(options.member_count(), crate::vsr::root_checksum(CLUSTER)),
             at_most_once: AtMostOnce::default(),
             acknowledged: Acknowledged::default(),
             replies: Replies::default(),
@@ -225,7 +225,7 @@ impl Simulation {
             asked: vec![0; options.client_count as usize],
             latencies: Vec::new(),
         };
-        for replica in 0..options.replica_count {
+        for replica in 0..options.member_count() {
             simulation.start(replica)?;
         }
         for client in 0..options.client_count {
@@ -458,7 +458,7 @@ impl Simulation {
         self.log.on_start(replica, checkpoint)?;
         self.queue
             .push(now + TICK_NS, Event::Tick { replica, life });
-        for to in (0..self.options.replica_count).filter(|to| *to != replica) {
+        for to in (0..self.options.member_count()).filter(|to| *to != replica) {
             self.queue.push(
                 now,
                 Event::Dial {
@@ -613,9 +613,14 @@ impl Simulation {
         allowed
     }
 
+    /// Cables are pulled: connections between two replicas break, and are made again.
+    pub fn break_connections(&mut self, a: ReplicaIndex, b: ReplicaIndex) {
+        self.sever(Node::Replica(a), Node::Replica(b));
+    }
+
     /// Every pair of one replica in the group and one outside.
     fn pairs(&self, group: &[ReplicaIndex]) -> Vec<(Node, Node)> {
-        let all = 0..self.options.replica_count;
+        let all = 0..self.options.member_count();
         let (inside, outside): (Vec<_>, Vec<_>) = all.partition(|r| group.contains(r));
         let pairs = |a: ReplicaIndex| {
             outside
