@@ -297,14 +297,14 @@ impl Replica {
                 }
                 Effect::Wait { client, request } => self.clients.wait(client, request),
                 Effect::Reply { client, reply } => {
-                    let view = self.vsr.view_durable();
+                    let view = self.vsr.view_begun();
                     if let Some(session) = self.vsr.sessions().get(client) {
                         let client = (client, session);
                         self.clients.reply(client, reply, view, &self.pool, outputs);
                     }
                 }
                 Effect::Evict { client, reason } => {
-                    let view = self.vsr.view_durable();
+                    let view = self.vsr.view_begun();
                     self.clients
                         .evict(client, reason, view, &self.pool, outputs);
                 }
@@ -340,7 +340,7 @@ impl Replica {
             return outputs.push(Output::Close { connection, reason });
         }
         let standing = clients::Standing {
-            view: self.vsr.view_durable(),
+            view: self.vsr.view_begun(),
             // Without its checkpoint this replica knows of no session, and takes none for ended.
             commit: if self.checkpoint_lost {
                 0

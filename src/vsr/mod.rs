@@ -375,10 +375,11 @@ impl Vsr {
         self.view
     }
 
-    /// The latest view that a restart would not forget. Clients are told this one: they never go back,
-    /// and a request that names a view which nobody remembers is ignored for ever.
-    pub fn view_durable(&self) -> View {
-        self.promised.view
+    /// The latest view that has begun here and that a restart would not forget. Clients are told this
+    /// one: they never go back, a request that names a view which nobody remembers is ignored for ever,
+    /// and one that reaches the primary of a view before it has begun is lost.
+    pub fn view_begun(&self) -> View {
+        self.promised.log_view
     }
 
     pub fn log_view(&self) -> View {
