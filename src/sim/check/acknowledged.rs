@@ -71,6 +71,7 @@ mod tests {
         let mut log = OneLog::new(1, 0);
         let mut prepare = Header::new(Command::Prepare, 0, 0, 0);
         (prepare.op, prepare.client, prepare.request_checksum) = (1, 5, 55);
+        prepare.timestamp = 1;
         log.on_execute(0, &prepare).unwrap();
         let mut check = Acknowledged::default();
         assert_eq!(check.on_reply(&log, 1, 5, 55, 0), Ok(()));
