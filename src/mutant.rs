@@ -76,7 +76,13 @@ mutants! {
     // Repair and holes.
     AsksOnce: "a repair request that was lost is not repeated", "at-most-once messages taken for reliable ones";
     NeverBeyondReach: "a replica that was away for too long does not notice that", "VR Revisited §5.2";
+    AcknowledgesOverHoles: "a backup acknowledges entries above one that its disk has damaged", "Protocol-Aware Recovery §3";
+    DamageIsANack: "a damaged entry counts as one that was never there", "Protocol-Aware Recovery §3.4";
+    NackQuorumShort: "one nack too few decides that an entry was not committed", "Protocol-Aware Recovery §3.4";
+    RestoredCutsOff: "an entry that was restored replaces all that follow it", "a log of another shape";
     // Recovery.
+    VotesWhileRecovering: "a replica that has forgotten its promises votes at once", "Michael et al. 2017";
+    IgnoresRollback: "an older copy of a replica's files is not noticed", "Michael et al. 2017; restored virtual machines";
     KeepsDeadEntries: "a restart believes entries that died in a view change", "a log that is cut in memory only";
     // Sessions.
     ExecutesTwice: "a request that was answered is taken for a new one", "VR Revisited §4.1, client table";

@@ -39,7 +39,9 @@ const fn trial(name: &'static str, run: fn(u64) -> Scenario, seeds: u64) -> Tria
     Trial { name, run, seeds }
 }
 
-const STORM: Trial = trial("storm", storm, 60);
+const STORM: Trial = trial("storm", storm, 300);
+const DAMAGE: Trial = trial("damage", damage, 100);
+const FORGETTING: Trial = trial("forgetting", forgetting, 100);
 const REJOINS: Trial = trial("rejoins", rejoins, 40);
 const JOIN: Trial = trial("forgotten join", forgotten_join, 60);
 const POWER: Trial = trial("power losses", power_losses, 20);
@@ -57,6 +59,8 @@ const BAD_DONOR: Trial = trial("bad donor", bad_donor, 3);
 
 const TRIALS: &[Trial] = &[
     STORM,
+    DAMAGE,
+    FORGETTING,
     REJOINS,
     JOIN,
     POWER,
@@ -89,6 +93,11 @@ fn trial_of(mutant: Mutant) -> Trial {
         Mutant::PipelineWithoutEnd => CROWD,
         Mutant::LeavesAlone | Mutant::WishesStay | Mutant::ForgetsHeartbeats => QUIET,
         Mutant::KeepsDeadSuffix | Mutant::KeepsDeadEntries => DEAD,
+        Mutant::AcknowledgesOverHoles
+        | Mutant::DamageIsANack
+        | Mutant::NackQuorumShort
+        | Mutant::RestoredCutsOff => DAMAGE,
+        Mutant::VotesWhileRecovering | Mutant::IgnoresRollback => FORGETTING,
         Mutant::DeafPrimaryStays => DEAF,
         Mutant::AsksOnce => AWAY,
         Mutant::EvictsTheNewest => PLACES,
@@ -281,6 +290,57 @@ fn storm(seed: u64) -> Scenario {
         ..BUSY
     };
     options.speed.write_max = [5, 50, 150][(seed % 3) as usize] * MILLISECOND;
+    Simulation::new(options, seed)?.run().map(drop)
+}
+
+/// Disks damage what journals hold, and so often that several replicas lack different entries while views
+/// change and power fails.
+fn damage(seed: u64) -> Scenario {
+    let mut options = Options {
+        requests: 5_000,
+        faults: FaultPlan {
+            rot: 10,
+            latent: 5,
+            lost_write: 10,
+            misdirected: 3,
+            crash: 8,
+            crash_primary: 5,
+            blackout: 3,
+            isolate_primary: 5,
+            interval_max: 300 * MILLISECOND,
+            duration_max: 1_000 * MILLISECOND,
+            ..FaultPlan::NONE
+        },
+        faults_for: 8 * SECOND,
+        ..BUSY
+    };
+    options.mixture.events_max = 2;
+    options.mixture.full = 0;
+    options.speed.write_max = [2, 20, 80][(seed % 3) as usize] * MILLISECOND;
+    Simulation::new(options, seed)?.run().map(drop)
+}
+
+/// Disks are lost, or set back to older copies, while views change.
+fn forgetting(seed: u64) -> Scenario {
+    let mut options = Options {
+        requests: 5_000,
+        faults: FaultPlan {
+            set_back: 10,
+            lost_disk: 10,
+            crash: 3,
+            isolate_primary: 10,
+            partition: 5,
+            one_way: 3,
+            interval_max: 500 * MILLISECOND,
+            duration_max: 1_000 * MILLISECOND,
+            ..FaultPlan::NONE
+        },
+        faults_for: 8 * SECOND,
+        ..BUSY
+    };
+    options.mixture.events_max = 2;
+    options.mixture.full = 0;
+    options.speed.write_max = [2, 20, 80][(seed % 3) as usize] * MILLISECOND;
     Simulation::new(options, seed)?.run().map(drop)
 }
 

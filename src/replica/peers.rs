@@ -20,6 +20,7 @@ use super::io::ConnectionId;
 use super::superblock::{Life, State};
 use crate::limits::MEMBERS_MAX;
 use crate::message::{Command, Header, View};
+use crate::mutant::Mutant;
 use crate::protocol::ReplicaIndex;
 
 /// In `operation` of a hello: the sender may not vote.
@@ -109,7 +110,8 @@ impl Peers {
     pub(super) fn introduce(&mut self, connection: ConnectionId, hello: &Header) -> Introduction {
         let peer = &mut self.peers[usize::from(hello.replica)];
         let life = life_of(hello);
-        if life != peer.life && life.starts <= peer.life.starts {
+        let old = life != peer.life && life.starts <= peer.life.starts;
+        if old && !Mutant::IgnoresRollback.is_on() {
             peer.welcome = Some((life, true));
             return Introduction::Old;
         }

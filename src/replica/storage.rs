@@ -208,7 +208,8 @@ impl Entries {
             return Ok(());
         };
         let index = usize::try_from(index).expect("in memory");
-        let tag = header.op | if restored { RESTORED } else { 0 };
+        let marked = restored && !Mutant::RestoredCutsOff.is_on();
+        let tag = header.op | if marked { RESTORED } else { 0 };
         let appended = self.journal.append(tag, size, header.checksum, message);
         let (location, write) = appended.map_err(|error| Fatal::Journal(error.to_string()))?;
         if restored {

@@ -78,7 +78,8 @@ impl Join {
             return false;
         }
         let other = self.checksum(op).zip(checksum);
-        op > self.op || other.is_some_and(|(ours, asked)| ours != asked)
+        let damaged = Mutant::DamageIsANack.is_on() && checksum.is_some_and(|c| !self.has(op, c));
+        op > self.op || other.is_some_and(|(ours, asked)| ours != asked) || damaged
     }
 
     /// It may have an entry at `op`, but cannot say which.
@@ -110,7 +111,8 @@ pub(super) struct Target {
 
 /// Nacks that leave no replication quorum to have acknowledged an operation.
 fn nack_quorum(replica_count: u8) -> usize {
-    usize::from(replica_count) - quorum::replication(replica_count) + 1
+    let certain = usize::from(!Mutant::NackQuorumShort.is_on());
+    usize::from(replica_count) - quorum::replication(replica_count) + certain
 }
 
 /// See the module. `me` describes the log itself where it can: then there is nothing to fetch.

@@ -33,6 +33,7 @@ use super::timeout::{ARRIVAL_NS, Deadline};
 use super::{Status, Vsr, quorum};
 use crate::limits::REPLICAS_MAX;
 use crate::message::View;
+use crate::mutant::Mutant;
 use crate::protocol::{Effects, ReplicaIndex, Time};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,8 @@ pub(super) enum Voting {
 
 impl Vsr {
     pub(super) fn votes(&self) -> bool {
-        self.voting == Voting::Voter
+        let rash = Mutant::VotesWhileRecovering.is_on();
+        self.voting == Voting::Voter || (rash && self.is_recovering())
     }
 
     /// It neither votes nor counts: its disk had forgotten what it promised.
