@@ -406,7 +406,10 @@ impl Host {
             let vsr = running.replica.vsr();
             match (self.memory, vsr.is_recovering()) {
                 (Memory::SetBack, true) => self.memory = Memory::Recovering,
-                (Memory::Recovering, false) => self.memory = Memory::Whole,
+                // A crash before that is durable would take its vote away again.
+                (Memory::Recovering, false) if self.state().recovering == 0 => {
+                    self.memory = Memory::Whole;
+                }
                 _ => {}
             }
         }
