@@ -423,7 +423,8 @@ fn dead_entries(seed: u64) -> Scenario {
     cut_off(&mut cluster, 0);
     cluster.submit(3);
     cluster.run_for(130 * MILLISECOND)?;
-    let silence = |cluster: &mut Simulation| (0..8).for_each(|client| cluster.silence(client));
+    let silence =
+        |cluster: &mut Simulation| (0..8).for_each(|client| cluster.silence_client(client));
     silence(&mut cluster);
     let taken = cluster.run_until(5 * SECOND, |c| c.primary().is_some_and(|p| p != 0))?;
     expect(taken, "another takes over")?;
@@ -577,7 +578,7 @@ fn work_until_checkpoint(cluster: &mut Simulation, op: u64) -> Scenario {
 fn kept_replies(seed: u64) -> Scenario {
     let mut cluster = begin(CHECKPOINTING, seed)?;
     all_answered(&mut cluster, 3)?;
-    cluster.deafen(0);
+    cluster.deafen_client(0);
     cluster.submit(1);
     cluster.run_for(SECOND)?;
     let asked = cluster.committed();

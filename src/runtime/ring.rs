@@ -467,6 +467,32 @@ mod tests {
     }
 
     #[test]
+    fn registered_memory_is_locked_or_the_limit_is_named() {
+        const SIZE: usize = 1 << 20;
+        let pinned = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmPin:"));
+            let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+            kib.parse::<usize>().unwrap() << 10
+        };
+        let memory = vec![0u8; SIZE];
+        let mut ring = Ring::new().unwrap();
+        // SAFETY: the ring goes before the memory does.
+        let registered = unsafe { ring.register_buffers(&[(memory.as_ptr(), SIZE)]) };
+        if registered {
+            // Pages that are pinned are not swapped out. (Other tests may have pinned more.)
+            assert!(pinned() >= SIZE, "{} bytes", pinned());
+        } else {
+            let Registration::Refused(reason) = &ring.features().buffers else {
+                panic!("neither registered nor refused");
+            };
+            assert!(reason.contains("locked memory is limited"), "{reason}");
+        }
+        drop(ring);
+        drop(memory);
+    }
+
+    #[test]
     fn a_wait_ends_when_its_time_is_up() {
         let mut ring = Ring::new().unwrap();
         ring.enter(Wait::Until(Duration::from_millis(2))).unwrap();

@@ -55,7 +55,7 @@ impl<'a> Atlas<'a> {
         let host = &self.hosts[usize::from(replica)];
         let start = host.state().journal_start;
         let frames: Vec<Frame> = host.journal.proven_frames(start).copied().collect();
-        if self.hosts.len() == 1 || frames.is_empty() {
+        if self.count() == 1 || frames.is_empty() {
             return None;
         }
         let mut picks = (0..PICKS_MAX).map(|_| {
@@ -63,6 +63,14 @@ impl<'a> Atlas<'a> {
             frames[frames.len() - 1 - usize::try_from(back).expect("an index")]
         });
         picks.find(|frame| self.may_damage(replica, frame))
+    }
+
+    /// The frame of one operation in the journal of this replica, if it may be damaged.
+    pub(crate) fn frame_of(&self, replica: ReplicaIndex, op: Op) -> Option<Frame> {
+        let host = &self.hosts[usize::from(replica)];
+        let mut frames = host.journal.proven_frames(host.state().journal_start);
+        let frame = frames.find(|frame| frame.op == op).copied();
+        frame.filter(|frame| self.may_damage(replica, frame))
     }
 
     fn may_damage(&self, replica: ReplicaIndex, frame: &Frame) -> bool {
@@ -82,7 +90,7 @@ impl<'a> Atlas<'a> {
     }
 
     fn others_can_nack(&self, replica: ReplicaIndex) -> bool {
-        let nacks = self.hosts.len() - quorum::replication(self.count()) + 1;
+        let nacks = usize::from(self.count()) - quorum::replication(self.count()) + 1;
         self.others(replica).filter(|h| self.is_sure(h)).count() >= nacks
     }
 
@@ -96,7 +104,8 @@ impl<'a> Atlas<'a> {
     }
 
     fn count(&self) -> u8 {
-        u8::try_from(self.hosts.len()).expect("at most six")
+        let replicas = self.hosts.iter().filter(|host| !host.is_standby());
+        u8::try_from(replicas.count()).expect("at most six")
     }
 
     /// Another replica, whose memory is whole, can give an executed operation to others.
@@ -146,7 +155,9 @@ impl<'a> Atlas<'a> {
             .collect()
     }
 
+    /// The other replicas. Standbys have copies, but no say, and nobody need ask them.
     fn others(&self, replica: ReplicaIndex) -> impl Iterator<Item = &'a Host> + Clone {
-        self.hosts.iter().filter(move |host| host.index != replica)
+        let others = self.hosts.iter().filter(move |host| host.index != replica);
+        others.filter(|host| !host.is_standby())
     }
 }

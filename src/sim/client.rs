@@ -102,6 +102,12 @@ impl Client {
         self.in_flight.is_some()
     }
 
+    /// What is in flight was sent before.
+    pub(crate) fn is_asking_again(&self) -> bool {
+        let flight = self.in_flight.as_ref();
+        flight.is_some_and(|flight| flight.attempts > 1)
+    }
+
     /// Nothing in flight and nothing left to ask.
     pub(crate) fn is_done(&self) -> bool {
         !self.is_waiting() && self.requests_left == 0

@@ -91,7 +91,7 @@ impl Speed {
 
 /// What a disk does to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriteFault {
+pub enum WriteFault {
     /// It fails, and nothing is written.
     Error,
     /// It ends early, and says so.
@@ -209,6 +209,10 @@ impl Host {
             running: None,
             pools: Vec::new(),
         }
+    }
+
+    pub(crate) fn is_standby(&self) -> bool {
+        self.identity.replica >= self.identity.replica_count
     }
 
     pub(crate) fn is_up(&self) -> bool {

@@ -16,21 +16,23 @@
 //!
 //! **Modes**: `stampede sim` draws everything from the seed (the swarm: a kind of fault may be absent,
 //! rare or frequent, because kinds hide each other), or runs a light load without faults, to say how
-//! fast it is; `tests/simulator.rs` has named scenarios in a small vocabulary, and fixed seeds twice.
+//! fast it is; `tests/simulator/` has named scenarios in a small vocabulary, conversations, and fixed seeds
+//! twice.
 //!
 //! **Simulated**: crashes and power failures at any instant, with every mixture of the sectors of
 //! writes in flight and of the files of a checkpoint under way; single bits that rot, sectors that
 //! cannot be read, writes that were lost or went astray, in the journal; bits that rot in superblocks
 //! and checkpoints; writes that fail or end early; disks that are full, slow, set back to an older
 //! copy, or lost; messages that are late, lost or double; broken connections, partitions, cuts in one
-//! direction; processes that pause, machines that are slow, clocks that drift and jump.
+//! direction; processes that pause, machines that are slow, clocks that drift and jump. Only scenarios
+//! have standbys, slow links, and messages that are damaged on the way.
 //!
 //! **Not simulated**, so not found here: damage beyond what the `atlas` allows, above all to the tail
 //! of a journal that nothing behind it proves (no log can tell it from a torn write) and copies of a
 //! disk that are made under a running replica; reads that see half of a write, failing reads other
 //! than of the journal, the io_uring and socket code of `runtime`, threads (the executor and the
-//! builder run in place, with a delay), restarts with another release, huge pages. Messages are not
-//! damaged on the way: checksums are tested and fuzzed by themselves.
+//! builder run in place, with a delay), restarts with another release, huge pages, damage to replies on
+//! their way to clients (checksums are tested and fuzzed by themselves).
 
 mod atlas;
 pub mod check;
@@ -52,7 +54,7 @@ mod workload;
 pub use check::Violation;
 pub use cluster::Simulation;
 pub use faults::{Damage, FaultPlan};
-pub use host::Speed;
+pub use host::{Speed, WriteFault};
 pub use network::Quality;
 pub use options::{Options, Report};
 pub use queue::{MILLISECOND, SECOND};

@@ -112,6 +112,10 @@ pub(crate) struct Network<M> {
     cuts: BTreeMap<(Node, Node), u32>,
     /// What goes to and from these takes so many times longer.
     slow: BTreeMap<Node, u64>,
+    /// From the first to the second every message takes so much longer.
+    delays: BTreeMap<(Node, Node), Instant>,
+    /// So many messages from the first to the second will be damaged on the way.
+    noisy: BTreeMap<(Node, Node), u32>,
     pub lost: u64,
     pub duplicated: u64,
     pub delivered: u64,
@@ -170,6 +174,8 @@ impl<M: Clone> Network<M> {
             next: 1,
             cuts: BTreeMap::new(),
             slow: BTreeMap::new(),
+            delays: BTreeMap::new(),
+            noisy: BTreeMap::new(),
             lost: 0,
             duplicated: 0,
             delivered: 0,
@@ -247,7 +253,8 @@ impl<M: Clone> Network<M> {
         let factor = |node| self.slow.get(&node).copied().unwrap_or(1);
         let slow = factor(link.dialer).max(factor(link.listener));
         let delay = quality.delay_min + self.random.skewed(quality.delay_extra);
-        let at = now + slow * delay;
+        let longer = self.delays.get(&link.ends(lane)).copied().unwrap_or(0);
+        let at = now + slow * delay + longer;
         let pipe = link.pipe(lane);
         if twice {
             self.duplicated += 1;
@@ -330,9 +337,34 @@ impl<M: Clone> Network<M> {
         }
     }
 
-    /// All reasons for all cuts are over.
+    /// From now on every message from one to the other takes so much longer; it still keeps its order.
+    pub(crate) fn delay(&mut self, from: Node, to: Node, longer: Instant) {
+        self.delays.insert((from, to), longer);
+    }
+
+    /// So many of the next messages from one to the other will be damaged.
+    pub(crate) fn add_noise(&mut self, from: Node, to: Node, messages: u32) {
+        *self.noisy.entry((from, to)).or_insert(0) += messages;
+    }
+
+    /// Whether the message that has just arrived is one of those.
+    pub(crate) fn is_noisy(&mut self, from: Node, to: Node) -> bool {
+        let Some(messages) = self.noisy.get_mut(&(from, to)) else {
+            return false;
+        };
+        *messages -= 1;
+        if *messages == 0 {
+            self.noisy.remove(&(from, to));
+        }
+        true
+    }
+
+    /// All links are as they should be.
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
+        self.slow.clear();
+        self.delays.clear();
+        self.noisy.clear();
     }
 
     /// What has arrived at the end of a lane, if anything, and when to look again. The owner looks
@@ -558,6 +590,26 @@ mod tests {
         world.network.cut(B, A);
         world.network.heal();
         assert!(world.network.passes(B, A));
+    }
+
+    #[test]
+    fn a_slow_link_is_slow_in_one_direction_and_noise_hits_so_many_messages() {
+        let mut world = World::new(Quality::GOOD);
+        let link = world.network.dial(A, B).unwrap();
+        world.network.delay(A, B, 100 * MILLISECOND);
+        world.send(link, Lane::Forward, 0..1);
+        world.send(link, Lane::Backward, 1..2);
+        world.run();
+        let lanes: Vec<Lane> = world.arrived.iter().map(|(lane, _)| *lane).collect();
+        assert_eq!(lanes, [Lane::Backward, Lane::Forward]);
+        assert!(world.queue.now() > 100 * MILLISECOND);
+
+        world.network.add_noise(A, B, 2);
+        let noisy: Vec<bool> = (0..3).map(|_| world.network.is_noisy(A, B)).collect();
+        assert_eq!(noisy, [true, true, false]);
+        world.network.add_noise(A, B, 2);
+        world.network.heal();
+        assert!(!world.network.is_noisy(A, B) && !world.network.is_noisy(B, A));
     }
 
     #[test]

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Left out is what says nothing new: a heartbeat like the one before, an acknowledgement of the same
-//! operation again. Runs of one kind between the same two (prepares of a repair, blocks of a file) are
-//! folded into one line. Said is what is *sent*; what a cut swallows was sent all the same.
+//! operation again. Runs of one kind between the same two (prepares of a repair; blocks of files, and
+//! questions for them) are folded into one line. Said is what is *sent*; what a cut swallows was sent all
+//! the same. What is done to the cluster is in capitals.
 //!
 //! This is the one place that puts a message into words.
 
@@ -140,14 +141,14 @@ impl Transcript {
                 line.fold = None;
                 return;
             }
-            // One more of the same kind, from the same to the same.
-            if let Some(fold) = &mut line.fold
-                && (fold.from, fold.to, fold.command) == (from, to, command)
-            {
-                fold.count += 1;
-                fold.last = short(command, header);
-                return;
-            }
+        }
+        // One more of the same kind, from the same to the same, in the same run.
+        let run = self.lines.iter_mut().rev().map_while(|l| l.fold.as_mut());
+        let same = |f: &Fold| (f.from, f.to, f.command) == (from, to, command);
+        if let Some(fold) = run.into_iter().find(|fold| same(fold)) {
+            fold.count += 1;
+            fold.last = short(command, header);
+            return;
         }
         let folds = matches!(
             command,
@@ -185,14 +186,21 @@ impl Transcript {
         };
         let before = self.seen[usize::from(replica)].replace(now);
         let mut say = |what: String| self.push(at, format!("r{replica}"), what, None);
-        let Some(before) = before else {
-            return;
-        };
+        // What is not worth a word when it is so from the start.
+        let before = before.unwrap_or(Seen {
+            recovering: false,
+            missing: 0,
+            ..now
+        });
         if now.missing != before.missing {
             match now.missing {
                 0 => say("nothing is missing any more".to_owned()),
-                n => say(format!("{n} entries are missing")),
+                1 => say("one entry of its log is missing".to_owned()),
+                n => say(format!("{n} entries of its log are missing")),
             }
+        }
+        if now.durable > before.durable {
+            say(format!("op {} is durable", now.durable));
         }
         if (now.status, now.view) != (before.status, before.view) {
             let standing = match now.status {
@@ -209,13 +217,10 @@ impl Transcript {
         }
         if now.recovering != before.recovering {
             say(if now.recovering {
-                "does not vote any more".to_owned()
+                "does not vote: its disk has forgotten what it promised".to_owned()
             } else {
                 "votes again".to_owned()
             });
-        }
-        if now.durable > before.durable {
-            say(format!("op {} is durable", now.durable));
         }
         if now.checkpoint > before.checkpoint {
             say(format!(
@@ -239,10 +244,21 @@ impl Transcript {
 /// What tells a message of a run from the others.
 fn short(command: Command, header: &Header) -> String {
     if matches!(command, Command::Block | Command::GetBlock) {
-        format!("at {} KiB", header.commit >> 10)
+        place(header)
     } else {
         format!("op {}", header.op)
     }
+}
+
+/// Where a block of a checkpoint belongs.
+fn place(header: &Header) -> String {
+    let Header {
+        operation: kind,
+        session: number,
+        commit: offset,
+        ..
+    } = *header;
+    format!("file {kind}-{number} at {} KiB", offset >> 10)
 }
 
 fn in_words(command: Command, header: &Header, body: usize) -> String {
@@ -320,27 +336,10 @@ fn in_words(command: Command, header: &Header, body: usize) -> String {
             format!("view {view} has begun: op {op}, commit {commit}"),
         ),
         Command::GetView => ("get_view", format!("how did view {view} begin?")),
-        Command::GetCheckpoint => ("get_checkpoint", String::new()),
+        Command::GetCheckpoint => ("get_checkpoint", "which is your newest?".to_owned()),
         Command::Checkpoint => ("checkpoint", format!("I have that of op {op}")),
-        Command::GetBlock => (
-            "get_block",
-            format!(
-                "of file {}-{}, at {} KiB",
-                header.operation,
-                header.session,
-                commit >> 10
-            ),
-        ),
-        Command::Block => (
-            "block",
-            format!(
-                "of file {}-{}, at {} KiB, {} KiB",
-                header.operation,
-                header.session,
-                commit >> 10,
-                body >> 10
-            ),
-        ),
+        Command::GetBlock => ("get_block", place(header)),
+        Command::Block => ("block", place(header)),
         Command::Reply => ("reply", String::new()),
     };
     format!("{name:<15}{what}")

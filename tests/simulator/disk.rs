@@ -1,104 +1,155 @@
-//! Disks that rot, lie and fail: what one has damaged is fetched from another, and a replica whose
-//! writes fail stops rather than promise.
+//! Disks: damage, failing writes, no room. What one disk has lost another one has.
 
-use stampede::sim::{Damage, MILLISECOND, Options, SECOND, Simulation, Violation};
+use super::vocabulary::*;
 
-use super::{Scenario, answers, cluster, has_caught_up};
-
-fn missing(cluster: &Simulation, replica: u8) -> u64 {
-    cluster.progress(replica).map_or(0, |p| p.missing)
+/// Every replica lacks nothing.
+fn all_are_whole(cluster: &Simulation) -> bool {
+    (0..3).all(|replica| is_whole(cluster, replica))
 }
 
-fn settled(requests: u64) -> Result<Simulation, Violation> {
+/// An entry in the middle of a log of a hundred.
+const ENTRY: u64 = 40;
+
+/// Three replicas with some entries that all have.
+fn cluster_with_entries() -> Result<Simulation, Violation> {
     let mut cluster = cluster(3)?;
-    assert!(answers(&mut cluster, requests)?);
-    cluster.run_for(300 * MILLISECOND)?;
+    assert!(answers(&mut cluster, 30)?);
+    assert!(cluster.run_until(SOON, all_are_whole)?);
     Ok(cluster)
 }
 
-/// Power off, damage, power on; whatever was damaged must be whole again soon.
-fn damaged_while_off(kind: Damage, replica: u8) -> Scenario {
-    let mut cluster = settled(50)?;
-    cluster.crash(replica);
-    for _ in 0..5 {
-        assert!(cluster.damage(replica, kind));
+/// A backup has damaged an entry in some way; a restart finds it, and it is fetched again.
+fn heals(damage: Damage) -> Scenario {
+    let mut cluster = cluster_with_entries()?;
+    assert!(cluster.damage_entry(1, ENTRY, damage));
+    cluster.crash(1);
+    cluster.start(1)?;
+    let missing = cluster.progress(1).map(|p| p.missing);
+    assert!(missing > Some(0), "nobody has noticed");
+    assert!(cluster.run_until(SOON, all_are_whole)?);
+    assert!(answers(&mut cluster, 5)?);
+    assert_eq!(cluster.latest_view(), 0);
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn a_bit_of_an_entry_turns_over_it_is_fetched_again() -> Scenario {
+    heals(Damage::Rot)
+}
+
+#[test]
+fn a_sector_of_an_entry_cannot_be_read_it_is_fetched_again() -> Scenario {
+    heals(Damage::Latent)
+}
+
+#[test]
+fn a_write_of_an_entry_was_lost_it_is_fetched_again() -> Scenario {
+    heals(Damage::LostWrite)
+}
+
+#[test]
+fn a_write_of_an_entry_went_astray_both_places_are_fetched_again() -> Scenario {
+    heals(Damage::Misdirected)
+}
+
+#[test]
+fn different_entries_are_damaged_on_every_replica_all_start_again_and_heal() -> Scenario {
+    let mut cluster = cluster_with_entries()?;
+    for (replica, op) in [(0, ENTRY), (1, ENTRY + 7), (2, ENTRY + 1), (0, ENTRY + 9)] {
+        assert!(cluster.damage_entry(replica, op, Damage::Rot));
     }
-    cluster.start(replica)?;
-    let healed = cluster.run_until(5 * SECOND, |c| {
-        missing(c, replica) == 0 && has_caught_up(c, replica)
-    })?;
-    assert!(healed, "{:?}", cluster.progress(replica));
-    assert!(answers(&mut cluster, 20)?);
-    cluster.finish().map(drop)
+    all_lose_power(&mut cluster, 3)?;
+    assert!(answers(&mut cluster, 5)?);
+    assert!(cluster.run_until(SOON, all_are_whole)?);
+    ends_well(&mut cluster)
 }
 
 #[test]
-fn disk_a_backups_journal_rots_while_it_is_off_it_is_mended() -> Scenario {
-    damaged_while_off(Damage::Rot, 2)
+fn two_replicas_have_damaged_the_same_entry_the_third_gives_it_to_both() -> Scenario {
+    let mut cluster = cluster_with_entries()?;
+    assert!(cluster.damage_entry(0, ENTRY, Damage::Rot));
+    assert!(cluster.damage_entry(2, ENTRY, Damage::Latent));
+    // The last good copy is not to be had.
+    assert!(!cluster.damage_entry(1, ENTRY, Damage::Rot));
+    all_lose_power(&mut cluster, 3)?;
+    assert!(cluster.run_until(SOON, all_are_whole)?);
+    ends_well(&mut cluster)
 }
 
 #[test]
-fn disk_the_primarys_journal_rots_while_it_is_off_it_is_mended() -> Scenario {
-    damaged_while_off(Damage::Rot, 0)
-}
-
-#[test]
-fn disk_sectors_cannot_be_read_any_more_the_entries_are_fetched_again() -> Scenario {
-    damaged_while_off(Damage::Latent, 1)
-}
-
-#[test]
-fn disk_writes_were_reported_and_never_done_the_chain_shows_it() -> Scenario {
-    damaged_while_off(Damage::LostWrite, 2)
-}
-
-#[test]
-fn disk_a_write_went_astray_neither_place_is_taken_for_right() -> Scenario {
-    damaged_while_off(Damage::Misdirected, 2)
-}
-
-#[test]
-fn disk_copies_of_the_superblock_rot_the_others_are_enough() -> Scenario {
-    let mut cluster = settled(20)?;
-    for replica in [0, 1, 2] {
-        cluster.crash(replica);
-        assert!(cluster.damage(replica, Damage::Superblock));
+fn the_next_primary_has_damaged_entries_it_fetches_them_before_it_loses_any() -> Scenario {
+    let mut cluster = cluster_with_entries()?;
+    for op in ENTRY..ENTRY + 5 {
+        assert!(cluster.damage_entry(1, op, Damage::Rot));
     }
-    for replica in [0, 1, 2] {
-        cluster.start(replica)?;
-    }
-    assert!(answers(&mut cluster, 20)?);
-    cluster.finish().map(drop)
+    all_lose_power(&mut cluster, 3)?;
+    cluster.crash(0);
+    assert!(cluster.run_until(SOON, |c| c.primary() == Some(1))?);
+    assert!(answers(&mut cluster, 5)?);
+    assert_eq!(cluster.progress(1).map(|p| p.missing), Some(0));
+    ends_well(&mut cluster)
 }
 
 #[test]
-fn disk_different_entries_rot_on_each_when_all_are_off_all_heal() -> Scenario {
-    for seed in 0..5 {
+fn bits_turn_over_everywhere_all_the_time_everything_heals() -> Scenario {
+    let mut cluster = cluster_with_entries()?;
+    let kinds = [
+        Damage::Rot,
+        Damage::Superblock,
+        Damage::Latent,
+        Damage::LostWrite,
+    ];
+    let mut damaged = 0;
+    for (round, damage) in (0u8..60).zip(kinds.into_iter().cycle()) {
+        cluster.submit(3);
+        damaged += u32::from(cluster.damage(round % 3, damage));
+        cluster.run_for(50 * MILLISECOND)?;
+        if round % 5 == 4 {
+            cluster.crash(round % 3);
+            cluster.run_for(100 * MILLISECOND)?;
+            cluster.start(round % 3)?;
+        }
+    }
+    assert!(damaged > 30, "only {damaged}");
+    assert!(are_answered(&mut cluster)?);
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn copies_of_the_superblock_rot_a_restart_reads_another() -> Scenario {
+    let mut cluster = cluster_with_entries()?;
+    assert!(cluster.damage(1, Damage::Superblock));
+    assert!(cluster.damage(1, Damage::Superblock));
+    all_lose_power(&mut cluster, 3)?;
+    assert!(answers(&mut cluster, 5)?);
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn many_entries_rot_on_each_replica_while_all_are_off_all_heal() -> Scenario {
+    for seed in 40..45 {
         let options = Options {
             requests: 0,
             ..Options::CALM
         };
-        let mut cluster = Simulation::new(options, 40 + seed)?;
+        let mut cluster = Simulation::new(options, seed)?;
         assert!(answers(&mut cluster, 60)?);
         cluster.run_for(300 * MILLISECOND)?;
         for replica in 0..3 {
             cluster.crash(replica);
         }
-        for round in 0..15 {
-            cluster.damage(round % 3, Damage::Rot);
-        }
-        for replica in 0..3 {
-            cluster.start(replica)?;
-        }
+        let damaged = (0..15).filter(|round| cluster.damage(round % 3, Damage::Rot));
+        assert!(damaged.count() > 5, "seed {seed}");
+        all_lose_power(&mut cluster, 3)?;
         assert!(answers(&mut cluster, 20)?, "seed {seed}");
-        cluster.finish()?;
+        ends_well(&mut cluster)?;
     }
     Ok(())
 }
 
 #[test]
-fn disk_it_rots_under_a_running_replica_others_are_served_all_the_same() -> Scenario {
-    let mut cluster = settled(50)?;
+fn it_rots_under_a_running_primary_who_was_away_catches_up_all_the_same() -> Scenario {
+    let mut cluster = cluster_with_entries()?;
     cluster.crash(2);
     assert!(answers(&mut cluster, 50)?);
     cluster.run_for(300 * MILLISECOND)?;
@@ -107,5 +158,130 @@ fn disk_it_rots_under_a_running_replica_others_are_served_all_the_same() -> Scen
     }
     cluster.start(2)?;
     assert!(cluster.run_until(20 * SECOND, |c| has_caught_up(c, 2))?);
-    cluster.finish().map(drop)
+    ends_well(&mut cluster)
+}
+
+/// A write of the primary does not go well: it stops itself, another takes over, and it comes back.
+fn stops_itself(fault: WriteFault) -> Scenario {
+    let mut cluster = cluster_with_entries()?;
+    cluster.fail_write(0, fault);
+    cluster.submit(20);
+    assert!(another_serves(&mut cluster, 0)?);
+    assert!(are_answered(&mut cluster)?);
+    assert!(cluster.run_until(SOON, |c| has_caught_up(c, 0))?);
+    assert_eq!(cluster.finish()?.starts, 4);
+    Ok(())
+}
+
+#[test]
+fn a_write_fails_the_replica_stops_itself_and_another_takes_over() -> Scenario {
+    stops_itself(WriteFault::Error)
+}
+
+#[test]
+fn a_write_ends_early_the_replica_stops_itself_and_another_takes_over() -> Scenario {
+    stops_itself(WriteFault::Short)
+}
+
+#[test]
+fn both_backups_are_slow_they_acknowledge_nothing_that_a_crash_may_take() -> Scenario {
+    let mut cluster = cluster(3)?;
+    for _ in 0..10 {
+        cluster.slow_down(1, 60);
+        cluster.slow_down(2, 60);
+        cluster.submit(10);
+        cluster.run_for(400 * MILLISECOND)?;
+        cluster.crash(1);
+        cluster.crash(2);
+        // Whatever was acknowledged must be on these two disks.
+        cluster.crash(0);
+        cluster.start(1)?;
+        cluster.start(2)?;
+        assert!(are_answered(&mut cluster)?);
+        cluster.start(0)?;
+    }
+    ends_well(&mut cluster)
+}
+
+/// Full batches, so that checkpoints come often; journals that hold all that a scenario writes.
+fn cluster_with_checkpoints(replica_count: u8) -> Result<Simulation, Violation> {
+    let mut options = Options {
+        replica_count,
+        requests: 0,
+        client_count: 8,
+        segment_count: 24,
+        ..Options::CALM
+    };
+    options.mixture.full = 400_000;
+    Simulation::new(options, 6)
+}
+
+#[test]
+fn full_a_single_replica_refuses_writes_and_resumes_when_there_is_room() -> Scenario {
+    let mut cluster = cluster_with_checkpoints(1)?;
+    cluster.set_room(0, Some(1 << 20));
+    cluster.submit(40);
+    assert!(!cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    assert!(is_full(&cluster, 0));
+    let committed = cluster.committed();
+    cluster.run_for(10 * SECOND)?;
+    assert!(cluster.committed() <= committed + 8, "it takes new writes");
+    cluster.set_room(0, None);
+    assert!(are_answered(&mut cluster)?);
+    assert!(!is_full(&cluster, 0));
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn full_the_primary_hands_over_and_nobody_waits() -> Scenario {
+    let mut cluster = cluster_with_checkpoints(3)?;
+    assert!(answers(&mut cluster, 1)?);
+    cluster.set_room(0, Some(1 << 20));
+    cluster.submit(20);
+    let full = cluster.run_until(60 * SECOND, |c| is_full(c, 0))?;
+    assert!(full, "{:?}", cluster.progress(0));
+    let taken = cluster.run_until(200 * MILLISECOND, |c| c.primary() == Some(1))?;
+    assert!(taken, "{:?}", cluster.progress(1));
+    assert!(are_answered(&mut cluster)?);
+    assert!(is_full(&cluster, 0));
+    cluster.set_room(0, None);
+    let resumed = cluster.run_until(20 * SECOND, |c| {
+        !is_full(c, 0) && c.progress(0).is_some_and(|p| p.executed == c.committed())
+    })?;
+    assert!(resumed, "{:?}", cluster.progress(0));
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn full_the_next_primary_is_full_too_the_third_takes_over() -> Scenario {
+    let mut cluster = cluster_with_checkpoints(3)?;
+    cluster.set_room(0, Some(1 << 20));
+    cluster.set_room(1, Some(1 << 20));
+    cluster.submit(20);
+    assert!(cluster.run_until(60 * SECOND, |c| c.primary() == Some(2))?);
+    assert!(are_answered(&mut cluster)?);
+    cluster.set_room(0, None);
+    cluster.set_room(1, None);
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn full_on_every_replica_views_do_not_churn_and_all_resume() -> Scenario {
+    let mut cluster = cluster_with_checkpoints(3)?;
+    for replica in 0..3 {
+        cluster.set_room(replica, Some(1 << 20));
+    }
+    cluster.submit(40);
+    let full = cluster.run_until(60 * SECOND, |c| (0..3).all(|r| is_full(c, r)))?;
+    assert!(full);
+    cluster.run_for(5 * SECOND)?;
+    let view = cluster.progress(0).map(|p| p.view);
+    cluster.run_for(30 * SECOND)?;
+    assert_eq!(cluster.progress(0).map(|p| p.view), view);
+    assert!(!cluster.clients_done());
+    for replica in 0..3 {
+        cluster.set_room(replica, None);
+    }
+    assert!(are_answered(&mut cluster)?);
+    ends_well(&mut cluster)
 }

@@ -1,219 +1,170 @@
-//! Disks that are lost, or set back to an older copy: their replicas follow without voting until they
-//! know again what they had promised.
+//! Recovery: disks that are lost, or set back to an older copy, have forgotten what they promised.
 
-use stampede::sim::{MILLISECOND, Options, SECOND, Simulation, Violation};
-use stampede::vsr::Status;
+use super::vocabulary::*;
 
-use super::{
-    SOON, Scenario, answers, cluster, cluster_with_small_journal, has_caught_up, leave_behind,
-};
-
-fn votes(cluster: &Simulation, replica: u8) -> bool {
-    let progress = cluster.progress(replica);
-    progress.is_some_and(|p| p.status == Status::Normal && !p.recovering)
+#[test]
+fn a_disk_is_lost_its_replica_follows_and_then_votes_again() -> Scenario {
+    let mut cluster = cluster(3)?;
+    assert!(answers(&mut cluster, 30)?);
+    assert!(cluster.lose_disk(2));
+    cluster.start(2)?;
+    assert!(is_recovering(&cluster, 2));
+    assert!(cluster.run_until(SOON, |c| is_whole(c, 2))?);
+    // The others can do without one of the two that had it all.
+    cluster.crash(0);
+    assert!(answers(&mut cluster, 10)?);
+    ends_well(&mut cluster)
 }
 
-/// At rest: everybody has everything, so that one of them may forget.
-fn settled(replica_count: u8, requests: u64) -> Result<Simulation, Violation> {
-    let mut cluster = cluster(replica_count)?;
-    assert!(answers(&mut cluster, requests)?);
-    cluster.run_for(300 * MILLISECOND)?;
-    Ok(cluster)
+#[test]
+fn a_disk_is_lost_and_another_replica_is_down_nothing_is_acknowledged() -> Scenario {
+    let mut cluster = cluster(3)?;
+    assert!(answers(&mut cluster, 30)?);
+    assert!(cluster.lose_disk(2));
+    cluster.crash(1);
+    cluster.start(2)?;
+    let before = cluster.replies();
+    cluster.submit(5);
+    cluster.run_for(SOON)?;
+    // It might have acknowledged something to the one that is down.
+    assert!(is_recovering(&cluster, 2));
+    assert_eq!(cluster.replies(), before);
+    cluster.start(1)?;
+    assert!(are_answered(&mut cluster)?);
+    assert!(cluster.run_until(SOON, |c| !is_recovering(c, 2))?);
+    ends_well(&mut cluster)
 }
 
-fn comes_back(cluster: &mut Simulation, replica: u8) -> Scenario {
-    let back = cluster.run_until(SOON, |c| votes(c, replica) && has_caught_up(c, replica))?;
-    assert!(back, "{:?}", cluster.progress(replica));
+#[test]
+fn one_disk_after_the_other_is_lost_nothing_is_gone() -> Scenario {
+    let mut cluster = cluster(3)?;
+    for replica in [1, 0, 2, 0] {
+        assert!(answers(&mut cluster, 10)?);
+        assert!(cluster.lose_disk(replica));
+        cluster.run_for(SECOND)?;
+        cluster.start(replica)?;
+        assert!(cluster.run_until(SOON, |c| is_whole(c, replica))?);
+    }
+    assert!(answers(&mut cluster, 10)?);
+    assert_eq!(cluster.finish()?.lost_disks, 4);
     Ok(())
 }
 
 #[test]
-fn recovery_a_backups_disk_is_lost_it_comes_back_and_votes_again() -> Scenario {
-    let mut cluster = settled(3, 20)?;
-    assert!(cluster.lose_disk(2));
+fn a_disk_is_lost_after_the_log_was_cut_a_checkpoint_is_fetched() -> Scenario {
+    let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
+    leave_behind(&mut cluster, 2)?;
     cluster.start(2)?;
-    comes_back(&mut cluster, 2)?;
-    // It counts again: with another one down, two of three are enough.
-    cluster.crash(1);
-    assert!(answers(&mut cluster, 20)?);
-    cluster.finish().map(drop)
+    assert!(cluster.run_until(20 * SECOND, |c| is_whole(c, 2))?);
+    assert!(cluster.lose_disk(1));
+    cluster.start(1)?;
+    assert!(cluster.run_until(20 * SECOND, |c| is_whole(c, 1))?);
+    assert_eq!(cluster.finish()?.transfers, 2);
+    Ok(())
 }
 
 #[test]
-fn recovery_the_primarys_disk_is_lost_another_serves_meanwhile() -> Scenario {
-    let mut cluster = settled(3, 20)?;
+fn a_recovering_replica_loses_power_again_and_again_it_still_does_not_vote() -> Scenario {
+    let mut cluster = cluster(3)?;
+    assert!(answers(&mut cluster, 100)?);
+    assert!(cluster.lose_disk(2));
+    for _ in 0..5 {
+        cluster.start(2)?;
+        cluster.run_for(10 * MILLISECOND)?;
+        assert!(is_recovering(&cluster, 2));
+        cluster.crash(2);
+    }
+    cluster.start(2)?;
+    assert!(cluster.run_until(SOON, |c| is_whole(c, 2))?);
+    ends_well(&mut cluster)
+}
+
+/// An older copy of a replica's disk is put back: it is told, does not vote, and catches up.
+fn is_noticed(replica: u8) -> Scenario {
+    let mut cluster = cluster(3)?;
+    assert!(answers(&mut cluster, 10)?);
+    cluster.copy_disk(replica);
+    cluster.start(replica)?;
+    assert!(answers(&mut cluster, 30)?);
+    assert!(cluster.run_until(SOON, |c| is_whole(c, replica))?);
+    assert!(cluster.set_back(replica));
+    cluster.start(replica)?;
+    assert!(cluster.run_until(SOON, |c| is_recovering(c, replica))?);
+    assert!(cluster.run_until(SOON, |c| is_whole(c, replica))?);
+    assert!(answers(&mut cluster, 10)?);
+    assert_eq!(cluster.finish()?.set_back, 1);
+    Ok(())
+}
+
+#[test]
+fn a_backup_is_set_back_it_is_told_and_catches_up() -> Scenario {
+    is_noticed(1)
+}
+
+#[test]
+fn the_primary_is_set_back_it_is_told_and_catches_up() -> Scenario {
+    is_noticed(0)
+}
+
+#[test]
+fn a_replica_is_set_back_to_before_its_own_view_it_does_not_begin_it_again() -> Scenario {
+    let mut cluster = cluster(3)?;
+    assert!(answers(&mut cluster, 10)?);
+    cluster.copy_disk(1);
+    cluster.start(1)?;
+    make_primary(&mut cluster, 1)?;
+    assert!(answers(&mut cluster, 10)?);
+    let view = cluster.latest_view();
+    assert!(cluster.set_back(1));
+    cluster.start(1)?;
+    assert!(answers(&mut cluster, 10)?);
+    assert!(cluster.run_until(SOON, |c| is_whole(c, 1))?);
+    assert!(cluster.latest_view() > view);
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn two_of_five_lose_their_disks_the_others_go_on_and_make_them_whole() -> Scenario {
+    let mut cluster = cluster(5)?;
+    assert!(answers(&mut cluster, 20)?);
+    assert!(cluster.lose_disk(3));
+    assert!(cluster.lose_disk(4));
+    // Three are a quorum; one less would be none.
+    assert!(!cluster.lose_disk(0));
+    assert!(answers(&mut cluster, 20)?);
+    cluster.start(3)?;
+    cluster.start(4)?;
+    for replica in [3, 4] {
+        assert!(cluster.run_until(SOON, |c| has_caught_up(c, replica)
+            && !is_recovering(c, replica))?);
+    }
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn the_disk_of_the_primary_is_lost_another_serves_meanwhile() -> Scenario {
+    let mut cluster = cluster(3)?;
+    assert!(answers(&mut cluster, 20)?);
+    cluster.run_for(300 * MILLISECOND)?;
     assert!(cluster.lose_disk(0));
     assert!(answers(&mut cluster, 20)?);
     cluster.start(0)?;
-    comes_back(&mut cluster, 0)?;
-    cluster.finish().map(drop)
+    assert!(cluster.run_until(SOON, |c| is_whole(c, 0))?);
+    ends_well(&mut cluster)
 }
 
 #[test]
-fn recovery_a_disk_is_lost_while_clients_ask_nothing_is_lost() -> Scenario {
-    let mut cluster = settled(5, 10)?;
-    cluster.submit(200);
-    cluster.run_for(300 * MILLISECOND)?;
-    if cluster.lose_disk(3) {
-        cluster.run_for(100 * MILLISECOND)?;
-        cluster.start(3)?;
-    }
-    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn recovery_another_one_is_down_the_recovering_one_does_not_count() -> Scenario {
-    let mut cluster = settled(3, 20)?;
-    assert!(cluster.lose_disk(2));
-    cluster.crash(1);
-    cluster.start(2)?;
-    let before = cluster.replies();
-    cluster.submit(5);
-    cluster.run_for(5 * SECOND)?;
-    assert_eq!(cluster.replies(), before, "one replica is no quorum");
-    assert!(!votes(&cluster, 2));
-    cluster.start(1)?;
-    comes_back(&mut cluster, 2)?;
-    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn recovery_two_of_five_disks_are_lost_one_after_the_other_both_come_back() -> Scenario {
-    let mut cluster = settled(5, 20)?;
-    for replica in [4, 3] {
-        assert!(cluster.lose_disk(replica));
-        cluster.start(replica)?;
-        comes_back(&mut cluster, replica)?;
-        assert!(answers(&mut cluster, 10)?);
-        cluster.run_for(300 * MILLISECOND)?;
-    }
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn recovery_it_loses_power_before_it_is_done_it_goes_on_recovering() -> Scenario {
-    let mut cluster = settled(3, 100)?;
-    assert!(cluster.lose_disk(1));
-    for _ in 0..3 {
-        cluster.start(1)?;
-        cluster.run_for(3 * MILLISECOND)?;
-        cluster.crash(1);
-    }
-    cluster.start(1)?;
-    comes_back(&mut cluster, 1)?;
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn recovery_a_lost_disk_beyond_the_journals_fetches_a_checkpoint_first() -> Scenario {
-    let mut cluster = cluster_with_small_journal(MILLISECOND / 3)?;
-    leave_behind(&mut cluster, 2)?;
-    cluster.run_for(300 * MILLISECOND)?;
-    assert!(cluster.lose_disk(2));
-    cluster.start(2)?;
-    comes_back(&mut cluster, 2)?;
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn recovery_a_backup_is_set_back_its_peers_notice_and_it_votes_again_later() -> Scenario {
-    let mut cluster = settled(3, 10)?;
+fn a_replica_is_set_back_to_before_the_log_was_cut_it_fetches_a_checkpoint() -> Scenario {
+    let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
+    assert!(answers(&mut cluster, 10)?);
     cluster.copy_disk(2);
     cluster.start(2)?;
-    assert!(answers(&mut cluster, 20)?);
-    cluster.run_for(300 * MILLISECOND)?;
-    assert!(cluster.set_back(2));
-    cluster.start(2)?;
-    let noticed = cluster.run_until(SECOND, |c| c.progress(2).is_some_and(|p| p.recovering))?;
-    assert!(noticed, "{:?}", cluster.progress(2));
-    comes_back(&mut cluster, 2)?;
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn recovery_the_primary_is_set_back_it_does_not_serve_on_what_it_remembers() -> Scenario {
-    let mut cluster = settled(3, 10)?;
-    cluster.copy_disk(0);
-    cluster.start(0)?;
-    assert!(answers(&mut cluster, 30)?);
-    cluster.run_for(300 * MILLISECOND)?;
-    assert!(cluster.set_back(0));
-    cluster.start(0)?;
-    assert!(answers(&mut cluster, 10)?);
-    comes_back(&mut cluster, 0)?;
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn recovery_a_replica_is_set_back_far_it_fetches_a_checkpoint() -> Scenario {
-    let mut cluster = cluster_with_small_journal(MILLISECOND / 3)?;
-    assert!(answers(&mut cluster, 10)?);
-    cluster.run_for(300 * MILLISECOND)?;
-    cluster.copy_disk(2);
-    cluster.start(2)?;
-    cluster.run_for(300 * MILLISECOND)?;
+    assert!(cluster.run_until(SOON, |c| is_whole(c, 2))?);
     leave_behind(&mut cluster, 2)?;
     cluster.run_for(300 * MILLISECOND)?;
     assert!(cluster.set_back(2));
     cluster.start(2)?;
-    comes_back(&mut cluster, 2)?;
-    cluster.finish().map(drop)
-}
-
-// ── standbys ────────────────────────────────────────────────────────────────────────────────────
-
-fn with_standbys(standby_count: u8) -> Result<Simulation, Violation> {
-    let options = Options {
-        standby_count,
-        requests: 0,
-        ..Options::CALM
-    };
-    let mut cluster = Simulation::new(options, 1)?;
-    assert!(cluster.run_until(SOON, |c| c.primary().is_some())?);
-    Ok(cluster)
-}
-
-#[test]
-fn standby_follows_and_has_everything() -> Scenario {
-    let mut cluster = with_standbys(2)?;
-    assert!(answers(&mut cluster, 50)?);
-    assert!(cluster.run_until(SECOND, |c| has_caught_up(c, 3) && has_caught_up(c, 4))?);
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn standby_does_not_count_when_a_majority_is_down() -> Scenario {
-    let mut cluster = with_standbys(3)?;
-    assert!(answers(&mut cluster, 5)?);
-    cluster.crash(1);
-    cluster.crash(2);
-    let before = cluster.replies();
-    cluster.submit(5);
-    cluster.run_for(3 * SECOND)?;
-    assert_eq!(cluster.replies(), before);
-    cluster.start(1)?;
-    assert!(cluster.run_until(60 * SECOND, Simulation::clients_done)?);
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn standby_follows_the_next_primary_too() -> Scenario {
-    let mut cluster = with_standbys(1)?;
-    assert!(answers(&mut cluster, 5)?);
-    cluster.crash(0);
-    assert!(answers(&mut cluster, 20)?);
-    assert!(cluster.run_until(2 * SECOND, |c| has_caught_up(c, 3))?);
-    cluster.finish().map(drop)
-}
-
-#[test]
-fn standby_was_away_it_catches_up() -> Scenario {
-    let mut cluster = with_standbys(1)?;
-    cluster.crash(3);
-    assert!(answers(&mut cluster, 200)?);
-    cluster.start(3)?;
-    assert!(cluster.run_until(10 * SECOND, |c| has_caught_up(c, 3))?);
-    cluster.finish().map(drop)
+    assert!(cluster.run_until(20 * SECOND, |c| is_whole(c, 2))?);
+    assert_eq!(cluster.finish()?.transfers, 1);
+    Ok(())
 }

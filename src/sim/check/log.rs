@@ -31,10 +31,10 @@ pub struct OneLog {
 
 impl OneLog {
     /// `root` is what the first prepare names as its parent.
-    pub fn new(replica_count: u8, root: u128) -> Self {
+    pub fn new(member_count: u8, root: u128) -> Self {
         Self {
             entries: Vec::new(),
-            positions: vec![0; usize::from(replica_count)],
+            positions: vec![0; usize::from(member_count)],
             parent: root,
             timestamp: 0,
         }

@@ -5,13 +5,14 @@ use std::fmt::Display;
 use super::super::atlas::Atlas;
 use super::super::check::{Violation, check_pipeline, hold};
 use super::super::client::Outcome;
+use super::super::disk::Frame;
 use super::super::faults::{Damage, Fault};
 use super::super::host::{Host, Later, Reaction};
 use super::super::network::{Arrival, Lane, LinkId, Node, Wake};
 use super::super::queue::{Instant, MILLISECOND};
 use super::{Checked, Event, Payload, Simulation};
 use crate::limits::{HEADER_SIZE, SEND_BYTES_MAX};
-use crate::message::{Claim, Message, MessageMut, Pool, is_ours};
+use crate::message::{Claim, Message, MessageMut, Op, Pool, is_ours};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Fatal, Input, Output};
 use crate::replica::library::LibraryDone;
@@ -191,8 +192,14 @@ impl Simulation {
                 self.send(LinkId(connection.0), Lane::Backward, message, size);
             }
             Output::Close { connection, reason } => {
-                let what = format!("replica {replica} closes connection {}", connection.0);
-                return Err(Violation::new("connections", format!("{what}: {reason}")));
+                let link = LinkId(connection.0);
+                hold!(
+                    self.damaged.remove(&link),
+                    "connections",
+                    "replica {replica} closes connection {}: {reason}",
+                    link.0
+                );
+                return self.hang_up(replica, link);
             }
             Output::Stop(fatal) => return self.on_stop(replica, &fatal),
             Output::Reopen => self.reopen(replica)?,
@@ -293,13 +300,20 @@ impl Simulation {
         let Some(pool) = self.hosts[usize::from(replica)].pool() else {
             return Ok(());
         };
-        let Some(message) = copy_into(pool, &payload) else {
+        let Some(mut message) = copy_into(pool, &payload) else {
             let at = self.now() + NO_BUFFER;
             let wake = self.network.put_back(wake.link, wake.lane, payload, at);
             self.arm(wake);
             return Ok(());
         };
+        let noisy = self.damage_noisy(wake.link, replica, &mut message);
         let inspected = ingress::inspect(message.header_bytes());
+        if noisy && inspected.is_err() {
+            return self.hang_up(replica, wake.link);
+        }
+        if noisy {
+            self.damaged.insert(wake.link);
+        }
         hold!(
             inspected.is_ok(),
             "connections",
@@ -313,6 +327,43 @@ impl Simulation {
                 message,
             },
         )
+    }
+
+    /// Turns over a bit of a message, if it came over a noisy link; whether it did.
+    fn damage_noisy(
+        &mut self,
+        link: LinkId,
+        replica: ReplicaIndex,
+        message: &mut MessageMut,
+    ) -> bool {
+        let Some((from, to)) = self.network.ends(link) else {
+            return false;
+        };
+        if to != Node::Replica(replica) || !self.network.is_noisy(from, to) {
+            return false;
+        }
+        let inspected = ingress::inspect(message.header_bytes());
+        let size = inspected.map_or(HEADER_SIZE, |inspected| inspected.size);
+        let at = self.random.index(size);
+        let bit = 1 << self.random.below(8);
+        match at.checked_sub(HEADER_SIZE) {
+            None => message.header_bytes_mut()[at] ^= bit,
+            Some(at) => message.body_mut_of_size(size - HEADER_SIZE)[at] ^= bit,
+        }
+        true
+    }
+
+    /// The listener ends a connection, as the bus does when something is wrong with what came over it.
+    fn hang_up(&mut self, replica: ReplicaIndex, link: LinkId) -> Checked {
+        let now = self.now();
+        self.trace
+            .record(now, &[13, u64::from(replica), link.0], || {
+                format!("r{replica} hangs up link {}: a message was damaged", link.0)
+            });
+        let wake = self.network.close(link, Node::Replica(replica), now);
+        self.arm(wake);
+        let connection = ConnectionId(link.0);
+        self.input(replica, Input::Closed { connection })
     }
 
     fn on_closed(&mut self, replica: ReplicaIndex, link: LinkId, lane: Lane) -> Checked {
@@ -418,7 +469,7 @@ impl Simulation {
         let Some((to, bytes, wait)) = client.transmit() else {
             return;
         };
-        let timer = client.timer;
+        let (timer, again) = (client.timer, client.is_asking_again());
         let links: Vec<LinkId> = to
             .iter()
             .filter_map(|replica| client.links[*replica])
@@ -439,7 +490,8 @@ impl Simulation {
         if self.transcript.is_on() {
             let to: Vec<String> = to.iter().map(|replica| format!("r{replica}")).collect();
             let who = format!("c{index} → {}", to.join(", "));
-            self.transcript.note(now, who, "request");
+            let what = if again { "request, again" } else { "request" };
+            self.transcript.note(now, who, what);
         }
         for link in links {
             let wake = self
@@ -542,7 +594,7 @@ impl Simulation {
                 }
             }
             Fault::Blackout { down_max } => {
-                for replica in 0..self.options.replica_count {
+                for replica in self.members() {
                     let at = now + self.random.below(5 * MILLISECOND);
                     let down = self.random.below(down_max);
                     self.queue.push(at, Event::Crash { replica, down });
@@ -565,7 +617,7 @@ impl Simulation {
                 self.cut_for(Node::Replica(from), Node::Replica(to), duration);
             }
             Fault::Deaf { replica, duration } => {
-                for other in (0..self.options.replica_count).filter(|r| *r != replica) {
+                for other in self.members().filter(|r| *r != replica) {
                     self.cut_for(Node::Replica(other), Node::Replica(replica), duration);
                 }
             }
@@ -634,39 +686,57 @@ impl Simulation {
         let Some(frame) = atlas.pick_frame(replica, random) else {
             return false;
         };
+        self.damage_frame(replica, &frame, damage);
+        true
+    }
+
+    /// Damages the entry of one operation in the journal of a replica, if the atlas allows it; whether
+    /// it does.
+    pub fn damage_entry(&mut self, replica: ReplicaIndex, op: Op, damage: Damage) -> bool {
+        let Some(frame) = Atlas::new(&self.hosts, &self.log).frame_of(replica, op) else {
+            return false;
+        };
+        self.damage_frame(replica, &frame, damage);
+        true
+    }
+
+    fn damage_frame(&mut self, replica: ReplicaIndex, frame: &Frame, damage: Damage) {
+        let random = &mut self.random_disks;
         let astray = match damage {
-            Damage::Misdirected => atlas.pick_frame(replica, random),
+            Damage::Misdirected => Atlas::new(&self.hosts, &self.log).pick_frame(replica, random),
             Damage::Rot
             | Damage::Latent
             | Damage::LostWrite
             | Damage::Checkpoint
             | Damage::Superblock => None,
         };
-        let journal = &mut self.hosts[index].journal;
+        let journal = &mut self.hosts[usize::from(replica)].journal;
         match damage {
-            Damage::Rot => journal.rot(&frame, random),
-            Damage::Latent => journal.spoil(&frame, random),
-            Damage::LostWrite => journal.unwrite(&frame, random),
+            Damage::Rot => journal.rot(frame, random),
+            Damage::Latent => journal.spoil(frame, random),
+            Damage::LostWrite => journal.unwrite(frame, random),
             Damage::Misdirected => {
                 // What should be in one place is over another one.
-                if let Some(victim) = astray.filter(|victim| *victim != frame) {
-                    journal.overwrite(&victim, &frame);
+                if let Some(victim) = astray.filter(|victim| victim != frame) {
+                    journal.overwrite(&victim, frame);
                 }
-                journal.unwrite(&frame, random);
+                journal.unwrite(frame, random);
             }
-            Damage::Checkpoint | Damage::Superblock => unreachable!("dealt with above"),
+            Damage::Checkpoint | Damage::Superblock => unreachable!("they are no frames"),
         }
         let place = format_args!("op {} at position {}", frame.op, frame.position);
         self.damaged(replica, damage, &place);
-        true
     }
 
     fn damaged(&mut self, replica: ReplicaIndex, damage: Damage, what: &dyn Display) {
         self.counts.damaged += 1;
         let now = self.now();
         let words = [10, u64::from(replica), damage as u64];
+        let what = format!("{damage:?} of {what}");
+        self.transcript
+            .note(now, format!("r{replica}"), format!("DAMAGE: {what}"));
         self.trace
-            .record(now, &words, || format!("r{replica}: {damage:?} of {what}"));
+            .record(now, &words, || format!("r{replica}: {what}"));
     }
 
     fn cut_for(&mut self, from: Node, to: Node, duration: Instant) {

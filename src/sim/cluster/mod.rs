@@ -11,23 +11,26 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | here | the parts, and everything that a test may do to them: the vocabulary of scenarios |
+//! | here | the parts, and what a test may do to them: the vocabulary of scenarios |
 //! | `events` | what happens at each event |
+//! | `links` | what a test may do to the network |
 //! | `rest` | how a run ends: everything mends, everybody catches up, all is counted |
 //!
 //! Checkers watch all along; the first violation ends the run.
 
 mod events;
+mod links;
 mod rest;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::atlas::Atlas;
 use super::check::{Acknowledged, AtMostOnce, Digests, OneLog, Replies, Violation};
 use super::client::{Bytes, Client};
 use super::clock::Clock;
 use super::faults::Faults;
-use super::host::{Host, Later, Started};
+use super::host::{Host, Later, Started, WriteFault};
 use super::network::{LinkId, Network, Node, Wake};
 use super::options::{Options, Report};
 use super::queue::{Instant, MILLISECOND, Queue, SECOND};
@@ -127,6 +130,8 @@ pub struct Simulation {
     random_disks: Random,
     /// By dialer and listener.
     peers: Vec<Vec<Option<LinkId>>>,
+    /// Connections over which a damaged message has come that looks whole: they may be closed.
+    damaged: BTreeSet<LinkId>,
     /// Processes that do not run, and until when.
     paused: Vec<Instant>,
     /// Nothing is drawn any more; what is broken mends.
@@ -214,6 +219,7 @@ impl Simulation {
             random: stream(Stream::Network, 1),
             random_disks: stream(Stream::Disks, 1_000),
             peers: vec![vec![None; count]; count],
+            damaged: BTreeSet::new(),
             paused: vec![0; count],
             calm: false,
             log: OneLog::new(options.member_count(), crate::vsr::root_checksum(CLUSTER)),
@@ -225,7 +231,7 @@ impl Simulation {
             asked: vec![0; options.client_count as usize],
             latencies: Vec::new(),
         };
-        for replica in 0..options.member_count() {
+        for replica in simulation.members() {
             simulation.start(replica)?;
         }
         for client in 0..options.client_count {
@@ -285,6 +291,11 @@ impl Simulation {
             self.run_for(TICK_NS / 2)?;
         }
         Ok(true)
+    }
+
+    /// The replicas, and the standbys behind them.
+    fn members(&self) -> Range<ReplicaIndex> {
+        0..self.options.member_count()
     }
 
     pub fn now(&self) -> Instant {
@@ -349,6 +360,11 @@ impl Simulation {
         self.clients.iter().map(|client| client.replies).sum()
     }
 
+    /// Answers that one client has got.
+    pub fn replies_to(&self, client: u32) -> u64 {
+        self.clients[client as usize].replies
+    }
+
     /// The last operation that any replica has committed.
     pub fn committed(&self) -> u64 {
         self.log.head()
@@ -377,6 +393,12 @@ impl Simulation {
             .filter(|(progress, _)| progress.serving)
             .max_by_key(|(progress, _)| progress.view)
             .map(|(_, replica)| replica)
+    }
+
+    /// The latest view that any member is in, of those that are up.
+    pub fn latest_view(&self) -> u32 {
+        let running = self.hosts.iter().filter_map(Host::replica);
+        running.map(|r| r.vsr().view()).max().unwrap_or(0)
     }
 
     /// Power off, at this instant.
@@ -458,7 +480,7 @@ impl Simulation {
         self.log.on_start(replica, checkpoint)?;
         self.queue
             .push(now + TICK_NS, Event::Tick { replica, life });
-        for to in (0..self.options.member_count()).filter(|to| *to != replica) {
+        for to in self.members().filter(|to| *to != replica) {
             self.queue.push(
                 now,
                 Event::Dial {
@@ -471,37 +493,6 @@ impl Simulation {
         self.react(replica, reaction)
     }
 
-    /// Nothing passes between the replicas of the group and the others; connections break.
-    pub fn partition(&mut self, group: &[ReplicaIndex]) {
-        for (a, b) in self.pairs(group) {
-            self.network.cut(a, b);
-            self.network.cut(b, a);
-            self.sever(a, b);
-        }
-    }
-
-    /// What one replica sends to another vanishes, while everything looks well.
-    pub fn cut(&mut self, from: ReplicaIndex, to: ReplicaIndex) {
-        self.network.cut(Node::Replica(from), Node::Replica(to));
-    }
-
-    /// What replicas send to a client vanishes, while everything looks well.
-    pub fn deafen(&mut self, client: u32) {
-        for replica in 0..self.options.replica_count {
-            self.network
-                .cut(Node::Replica(replica), Node::Client(client));
-        }
-    }
-
-    /// Nothing passes between a client and any replica, while everything looks well.
-    pub fn silence(&mut self, client: u32) {
-        self.deafen(client);
-        for replica in 0..self.options.replica_count {
-            self.network
-                .cut(Node::Client(client), Node::Replica(replica));
-        }
-    }
-
     /// Whether some replica has executed a client's latest request and does not keep the reply any more.
     pub fn reply_is_dropped(&self, client: u32) -> bool {
         let id = self.clients[client as usize].session.client();
@@ -512,16 +503,17 @@ impl Simulation {
         })
     }
 
-    /// All cuts are over.
-    pub fn heal(&mut self) {
-        self.network.heal();
-    }
-
     /// A process does not run for a while; the rest of its machine does.
     pub fn pause(&mut self, replica: ReplicaIndex, duration: Instant) {
         let until = self.now() + duration;
         let paused = &mut self.paused[usize::from(replica)];
         *paused = until.max(*paused);
+    }
+
+    /// What the disk does to the next write of the journal or the superblock: the replica stops itself,
+    /// and is started again.
+    pub fn fail_write(&mut self, replica: ReplicaIndex, fault: WriteFault) {
+        self.hosts[usize::from(replica)].set_next_write(Some(fault));
     }
 
     /// Damages the checkpoint of a replica, on its disk.
@@ -590,6 +582,11 @@ impl Simulation {
             self.hosts[index].put_back();
             self.counts.set_back += 1;
             let now = self.now();
+            self.transcript.note(
+                now,
+                format!("r{replica}"),
+                "AN OLDER COPY OF ITS DISK IS PUT BACK",
+            );
             self.trace.record(now, &[11, u64::from(replica)], || {
                 format!("r{replica}: an older copy of its disk is put back")
             });
@@ -606,37 +603,16 @@ impl Simulation {
             self.hosts[usize::from(replica)].replace_disk();
             self.counts.lost_disks += 1;
             let now = self.now();
+            self.transcript.note(
+                now,
+                format!("r{replica}"),
+                "ITS DISK IS LOST, AND A NEW ONE MADE",
+            );
             self.trace.record(now, &[12, u64::from(replica)], || {
                 format!("r{replica}: its disk is lost, and a new one is there")
             });
         }
         allowed
-    }
-
-    /// Cables are pulled: connections between two replicas break, and are made again.
-    pub fn break_connections(&mut self, a: ReplicaIndex, b: ReplicaIndex) {
-        self.sever(Node::Replica(a), Node::Replica(b));
-    }
-
-    /// Every pair of one replica in the group and one outside.
-    fn pairs(&self, group: &[ReplicaIndex]) -> Vec<(Node, Node)> {
-        let all = 0..self.options.member_count();
-        let (inside, outside): (Vec<_>, Vec<_>) = all.partition(|r| group.contains(r));
-        let pairs = |a: ReplicaIndex| {
-            outside
-                .iter()
-                .map(move |b| (Node::Replica(a), Node::Replica(*b)))
-        };
-        inside.into_iter().flat_map(pairs).collect()
-    }
-
-    fn sever(&mut self, a: Node, b: Node) {
-        let now = self.now();
-        for link in self.network.links_between(a, b) {
-            for wake in self.network.sever(link, now) {
-                self.arm(wake);
-            }
-        }
     }
 
     fn arm(&mut self, wake: Option<Wake>) {

@@ -24,7 +24,7 @@ impl Simulation {
         self.network.set_quality(Quality::GOOD);
         let now = self.now();
         self.paused.fill(now);
-        for replica in 0..self.options.member_count() {
+        for replica in self.members() {
             self.hosts[usize::from(replica)].speed = Speed::GOOD;
             self.set_room(replica, None);
             self.hosts[usize::from(replica)].set_next_write(None);
@@ -49,7 +49,7 @@ impl Simulation {
     fn wait(&mut self, liveness: Liveness) -> Checked {
         while let Some(lacking) = self.lacking() {
             if let Err(mut violation) = liveness.at(self.now(), Some(&lacking)) {
-                for replica in 0..self.options.member_count() {
+                for replica in self.members() {
                     let running = self.hosts[usize::from(replica)].replica();
                     let base = running.map(|r| r.vsr().log().base());
                     let progress = self.progress(replica);
@@ -76,7 +76,7 @@ impl Simulation {
             ));
         }
         let committed = self.log.head();
-        for replica in 0..self.options.member_count() {
+        for replica in self.members() {
             let Some(progress) = self.progress(replica) else {
                 return Some(format!("replica {replica} is off"));
             };
@@ -113,7 +113,7 @@ impl Simulation {
 
     fn check_at_rest(&mut self) -> Checked {
         self.replies.check_books()?;
-        for replica in 0..self.options.member_count() {
+        for replica in self.members() {
             let host = &self.hosts[usize::from(replica)];
             let progress = host.replica().map(|r| r.progress()).expect("all are up");
             self.acknowledged.at_rest(replica, progress.executed)?;

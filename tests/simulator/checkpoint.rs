@@ -1,0 +1,96 @@
+//! Checkpoints: the log is cut, restarts are short, and nobody notices that they are written.
+
+use super::vocabulary::*;
+
+#[test]
+fn the_journal_is_cut_and_restarts_go_on_from_the_checkpoint() -> Scenario {
+    let options = Options {
+        requests: 0,
+        client_count: 8,
+        ..Options::CALM
+    };
+    let mut cluster = Simulation::new(options, 5)?;
+    let mut cut = false;
+    for _ in 0..40 {
+        assert!(answers(&mut cluster, 100)?);
+        cut = (0..3).all(|r| cluster.progress(r).is_some_and(|p| p.checkpoint > 0));
+        if cut {
+            break;
+        }
+    }
+    assert!(
+        cut,
+        "no checkpoint after {} operations",
+        cluster.committed()
+    );
+    for replica in 0..3 {
+        cluster.crash(replica);
+    }
+    for replica in 0..3 {
+        cluster.start(replica)?;
+    }
+    assert!(answers(&mut cluster, 10)?);
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn the_smallest_journal_never_fills_up() -> Scenario {
+    // As `format` divides it: eight segments.
+    let mut options = Options {
+        requests: 0,
+        client_count: 8,
+        segment_size: 8 << 20,
+        segment_count: 8,
+        ..Options::CALM
+    };
+    options.mixture.full = 400_000;
+    let mut cluster = Simulation::new(options, 6)?;
+    for _ in 0..8 {
+        assert!(answers(&mut cluster, 8)?, "{:?}", cluster.progress(0));
+    }
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn replicas_crash_at_any_moment_of_writing_one_the_former_one_is_good() -> Scenario {
+    let mut options = small_journals(MILLISECOND / 3);
+    options.speed.build_max = 500 * MILLISECOND;
+    let mut cluster = cluster_of(options)?;
+    for round in 0..12 {
+        cluster.submit(40);
+        cluster.run_for(700 * MILLISECOND)?;
+        cluster.crash(round % 3);
+        cluster.run_for(200 * MILLISECOND)?;
+        cluster.start(round % 3)?;
+    }
+    assert!(are_answered(&mut cluster)?);
+    let report = cluster.finish()?;
+    assert!(report.checkpoints > 2, "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn building_takes_long_answers_go_on_all_the_while() -> Scenario {
+    let mut options = Options {
+        think_max: 5 * MILLISECOND,
+        ..small_journals(MILLISECOND / 3)
+    };
+    // Half of the time until execution would be a quarter of the way to the next one ahead of it, and
+    // would have to wait: the simulated builder does all its writes at the end.
+    options.speed.build_max = 250 * MILLISECOND;
+    let mut cluster = cluster_of(options)?;
+    cluster.submit(1_000_000);
+    cluster.run_for(SECOND)?;
+    for _ in 0..80 {
+        let before = cluster.replies();
+        cluster.run_for(100 * MILLISECOND)?;
+        assert!(
+            cluster.replies() > before,
+            "all wait at {} ns",
+            cluster.now()
+        );
+    }
+    let report = cluster.finish()?;
+    assert!(report.checkpoints > 2, "{report:?}");
+    Ok(())
+}
