@@ -735,7 +735,6 @@ impl Scene {
         self.mounts.iter().for_each(|mount| disks::unmount(mount));
         // What cannot be removed is in the way of nothing but space, and its owner finds it by name.
         let _ = fs::remove_dir_all(&self.directory);
-        let _ = fs::remove_dir(&self.settings.directory);
     }
 }
 

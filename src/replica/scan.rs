@@ -263,11 +263,23 @@ impl Replay {
         Ok(())
     }
 
-    /// A stand-in for a damaged frame.
+    /// A stand-in for a damaged frame. It was part of the log when it was written: where the frame that
+    /// it stands in for was lost, it says how far the log went at least.
     fn restore(&mut self, found: Found) {
-        let Some(index) = self.index(found.op) else {
+        if self.slots.is_empty() && self.lost.is_some() && found.op > self.checkpoint {
+            (self.first, self.first_parent) = (found.op, found.parent);
+            self.slots.push_back(Slot::Missing(UNKNOWN));
+        }
+        if self.slots.is_empty() || found.op < self.first {
             return;
-        };
+        }
+        if let Some(further) = found.op.checked_sub(self.head())
+            && let Some(lost) = &mut self.lost
+        {
+            lost.count = lost.count.and_then(|count| count.checked_sub(further));
+            self.pad_to(found.op);
+        }
+        let index = self.index(found.op).expect("not before the first");
         let Some(slot) = self.slots.get_mut(index) else {
             return;
         };

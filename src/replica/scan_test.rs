@@ -311,3 +311,31 @@ fn damage_to_a_stand_in_puts_nothing_else_in_doubt() {
     assert_eq!((scanned.log.head(), missing(&scanned)), (20, vec![5]));
     assert_eq!(scanned.unsure_from, None);
 }
+
+#[test]
+fn a_stand_in_says_how_far_the_log_went_when_the_frame_itself_is_lost() {
+    for lost in [17, 18, 19] {
+        let mut disk = Disk::fill(20);
+        let message = disk.frames[lost].clone();
+        disk.write(message, true);
+        for frame in lost..20 {
+            disk.erase(frame);
+        }
+        let scanned = disk.scan();
+        let op = lost as Op + 1;
+        assert_eq!((scanned.log.head(), missing(&scanned)), (op, vec![]));
+        assert_eq!(scanned.unsure_from, Some(1), "what came after it is lost");
+        disk.assert_chain(&scanned);
+    }
+    // What follows is counted from there.
+    let mut disk = Disk::fill(20);
+    let message = disk.frames[18].clone();
+    disk.write(message, true);
+    disk.append(21, 0);
+    for frame in [18, 19] {
+        disk.erase(frame);
+    }
+    let scanned = disk.scan();
+    assert_eq!((scanned.log.head(), missing(&scanned)), (21, vec![20]));
+    disk.assert_chain(&scanned);
+}
