@@ -191,15 +191,23 @@ impl Vsr {
         let wanted = usize::try_from(header.commit - header.op + 1)
             .unwrap_or(window)
             .min(window);
-        let checksums = self.log.checksums(header.op, wanted);
-        let is_trimmed = header.op <= self.log.base();
-        if checksums.is_empty() && !is_trimmed {
+        let base = self.log.base();
+        let is_trimmed = header.op <= base;
+        // Who compares is told what is still known: where the logs agree there, they agree before.
+        let (first, checksums) = if is_trimmed && headers_only {
+            let known = self.log.checksum(base).into_iter();
+            let after = self.log.checksums(base + 1, window - 1);
+            (base, known.chain(after).collect())
+        } else {
+            (header.op, self.log.checksums(header.op, wanted))
+        };
+        if (checksums.is_empty() && !is_trimmed) || first == 0 {
             return;
         }
         let mut answer = self.header(Command::Headers);
-        answer.op = header.op;
+        answer.op = first;
         // Where this log begins: whoever asks for something earlier learns that it is gone.
-        answer.commit = self.log.base();
+        answer.commit = base;
         self.send(header.replica, answer, &body_of(&checksums), effects);
         if headers_only {
             return;
@@ -255,6 +263,9 @@ impl Vsr {
         match &self.target {
             Some(target) if target.donor == header.replica => {
                 self.compare(first, checksums);
+                // Not even the first that the other knows: what lies before it would have to be
+                // compared, and has left its journal.
+                self.beyond_reach = first > self.verified + 1;
                 self.commit_verified(effects);
                 self.complete_if_reconciled(now, effects);
                 self.repair(now, effects);

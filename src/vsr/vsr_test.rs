@@ -799,3 +799,95 @@ fn requests_that_others_pass_on_leave_buffers_for_what_they_need_themselves() {
     assert!(vsr.queue_len() > queued);
     assert!(pool.has_room(0, Claim::Behind), "{pool:?}");
 }
+
+/// A replica that comes back with these entries after `base`, in view 1, whose primary is replica 1.
+fn comes_back(replica: u8, log_view: u32, base: Op, entries: &[u128], commit: Op) -> Vsr {
+    let promise = Promise {
+        view: 1,
+        log_view,
+        ..Promise::default()
+    };
+    let mut recovered = recovered(&Disk {
+        promise,
+        ..Disk::default()
+    });
+    recovered.log = Log::new(base, 1000 + u128::from(base), 0);
+    for checksum in entries {
+        recovered.log.push(Entry {
+            checksum: *checksum,
+            client: 0,
+            timestamp: 0,
+            size: 256,
+        });
+    }
+    (recovered.checkpoint_op, recovered.commit) = (base, commit);
+    let pool = Pool::new(&PoolConfig {
+        small: 64,
+        medium: 0,
+        large: 0,
+        huge_pages: false,
+    });
+    let config = Config {
+        cluster: CLUSTER,
+        replica,
+        replica_count: 3,
+        standby_count: 0,
+        checkpoint_bytes: u64::MAX,
+        operation_register: REGISTER,
+        operation_pulse: PULSE,
+        is_write: |_| true,
+        pulse_events: 0,
+    };
+    Vsr::new(config, pool.unwrap(), recovered)
+}
+
+/// What a replica says to an event, as replica 1 would say it.
+fn answers(vsr: &mut Vsr, event: Event) -> Vec<Message> {
+    let mut effects = Vec::new();
+    let time = Time {
+        monotonic: 1_000_000_000,
+        wall: 0,
+    };
+    vsr.on_event(event, time, &mut effects);
+    let sent = effects.into_iter().filter_map(|effect| {
+        let Effect::Send { message, .. } = effect else {
+            return None;
+        };
+        Some(message)
+    });
+    let as_primary = sent.map(|message| {
+        let mut copy = vsr.pool.acquire(message.body().len()).unwrap();
+        let mut header = *message.header();
+        header.replica = 1;
+        copy.fill(header, message.body());
+        copy.freeze()
+    });
+    as_primary.collect()
+}
+
+#[test]
+fn logs_are_compared_where_the_other_begins_if_it_begins_above_what_is_verified() {
+    let checksums: Vec<u128> = (1..=20).map(|op| 1000 + op).collect();
+    for (mine, agrees) in [(1000, true), (2000, false)] {
+        // Committed up to 5 for all it knows, the rest of 12 may have died; the other's log begins
+        // after 8.
+        let entries: Vec<u128> = (1..=12)
+            .map(|op| op + if op <= 6 { 1000 } else { mine })
+            .collect();
+        let mut lacking = comes_back(2, 0, 0, &entries, 5);
+        let mut other = comes_back(0, 1, 8, &checksums[8..], 20);
+        let mut view = lacking.pool.acquire(3 * 16).unwrap();
+        let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+        (header.op, header.commit, header.context) = (20, 20, checksums[19]);
+        view.fill(header, &body_of(&checksums[17..]));
+        let asked = answers(&mut lacking, Event::Message(view.freeze()));
+        let asked = asked
+            .iter()
+            .find(|m| m.header().command() == Some(Command::GetPrepares));
+        let told = answers(&mut other, Event::Message(asked.unwrap().clone()));
+        assert_eq!(told[0].header().command(), Some(Command::Headers));
+        answers(&mut lacking, Event::Message(told[0].clone()));
+        assert_eq!(lacking.is_beyond_reach(), !agrees);
+        assert_eq!(lacking.commit(), if agrees { 12 } else { 5 });
+    }
+}
