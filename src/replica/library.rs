@@ -49,13 +49,25 @@ pub enum LibraryTask {
         piece: u64,
         message: Message,
     },
+    /// `own` is the checkpoint in force here.
     List {
         plan: u32,
         manifest: ManifestRef,
+        own: Option<ManifestRef>,
     },
     Sync {
         plan: u32,
     },
+}
+
+/// What a manifest lists.
+#[derive(Debug)]
+pub struct Listing {
+    /// Ascending by name.
+    pub files: Vec<FileEntry>,
+    /// Those of them that the checkpoint in force lists, too, and that are here as far as their footers
+    /// tell: whoever runs with them need not read every byte of them again.
+    pub own: Vec<FileEntry>,
 }
 
 /// What came of a task.
@@ -76,7 +88,7 @@ pub enum LibraryDone {
     },
     Listed {
         plan: u32,
-        result: Result<Vec<FileEntry>, StoreError>,
+        result: Result<Listing, StoreError>,
     },
     Synced {
         plan: u32,
@@ -144,9 +156,13 @@ impl Librarian {
                 piece,
                 result: self.write(entry, piece, message.body()),
             },
-            LibraryTask::List { plan, manifest } => LibraryDone::Listed {
+            LibraryTask::List {
                 plan,
-                result: Manifest::open(&*self.storage, &manifest).map(|manifest| manifest.files),
+                manifest,
+                own,
+            } => LibraryDone::Listed {
+                plan,
+                result: self.list(&manifest, own),
             },
             LibraryTask::Sync { plan } => {
                 let manifest = FileName::new(crate::store::FileKind::Manifest, 0);
@@ -176,6 +192,24 @@ impl Librarian {
             to,
             message: message.freeze(),
         }
+    }
+
+    fn list(
+        &self,
+        manifest: &ManifestRef,
+        own: Option<ManifestRef>,
+    ) -> Result<Listing, StoreError> {
+        let files = Manifest::open(&*self.storage, manifest)?.files;
+        let own = own.and_then(|own| Manifest::open(&*self.storage, &own).ok());
+        let mut own = own.map_or_else(Vec::new, |own| own.files);
+        own.retain(|entry| {
+            files
+                .binary_search_by_key(&entry.name, |file| file.name)
+                .is_ok_and(|at| {
+                    files[at] == *entry && SealedFile::open(&*self.storage, *entry).is_ok()
+                })
+        });
+        Ok(Listing { files, own })
     }
 
     fn is_whole(&self, entry: FileEntry) -> bool {

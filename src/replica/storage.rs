@@ -440,6 +440,11 @@ impl Entries {
         }
     }
 
+    /// Whether everything before this position of the journal is durable.
+    pub(super) fn is_durable(&self, position: u64) -> bool {
+        self.journal.durable() >= position
+    }
+
     /// Where the journal ends, if everything in it is durable.
     pub(super) fn end(&self) -> Option<u64> {
         let idle = self.appending.is_empty() && self.waiting.is_empty();

@@ -3,8 +3,8 @@
 //! ```text
 //!   manifest ──► list ──► files of full chunks ──► a newer offer? ──► files numbered by op ──► sync ──► ready
 //!                            │                          │
-//!                each: here already, verified?    then its manifest first; what is here stays
-//!                      else piece by piece
+//!                each: here already, verified     then its manifest first; what is here stays
+//!                or in use? else piece by piece
 //! ```
 //!
 //! All pieces of a plan are one sequence, over which a window moves. Pieces are asked for ahead, may
@@ -33,8 +33,8 @@ use crate::message::{Command, Header, Message, Op, View};
 use crate::mutant::Mutant;
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::Output;
-use crate::replica::library::{LibraryDone, LibraryTask};
-use crate::store::{FileEntry, FileKind, FileName, StoreError};
+use crate::replica::library::{LibraryDone, LibraryTask, Listing};
+use crate::store::{FileEntry, FileKind, FileName, ManifestRef, StoreError};
 use crate::vsr::timeout::Deadline;
 
 /// Whoever was asked for a checkpoint and has none, or does not hear, is left for the next.
@@ -196,6 +196,8 @@ pub(in crate::replica) struct Fetcher {
     retry: Deadline,
     requests: u64,
     problem: Option<io::ErrorKind>,
+    /// The checkpoint in force here, if it can be read.
+    own: Option<ManifestRef>,
     active: bool,
 }
 
@@ -213,6 +215,7 @@ impl Fetcher {
             retry: Deadline::after(0, 0),
             requests: 0,
             problem: None,
+            own: None,
             active: false,
         }
     }
@@ -242,7 +245,14 @@ impl Fetcher {
     // ── whom to ask ─────────────────────────────────────────────────────────────────────────
 
     /// Time has passed. `least` is the lowest operation whose checkpoint is of use, if any is wanted.
-    pub(super) fn tick(&mut self, least: Option<Op>, world: &mut Context<'_>) {
+    /// `own` is the checkpoint in force here.
+    pub(super) fn tick(
+        &mut self,
+        least: Option<Op>,
+        own: Option<ManifestRef>,
+        world: &mut Context<'_>,
+    ) {
+        self.own = own;
         let Some(least) = least else {
             if self.active {
                 *self = Self {
@@ -403,6 +413,7 @@ impl Fetcher {
                     let task = LibraryTask::List {
                         plan: number,
                         manifest,
+                        own: self.own,
                     };
                     return world.outputs.push(Output::Library(task));
                 }
@@ -534,9 +545,11 @@ impl Fetcher {
                 result
             }
             LibraryDone::Listed { result, .. } => match result {
-                Ok(files) if plan.list(&files).is_some() => {
+                Ok(Listing { files, own }) if plan.list(&files).is_some() => {
                     let listed = |name: &FileName| files.binary_search_by_key(name, |f| f.name);
                     self.here.retain(|name, _| listed(name).is_ok());
+                    let own = own.into_iter().map(|entry| (entry.name, entry.checksum));
+                    self.here.extend(own);
                     plan.done = 0;
                     Ok(())
                 }

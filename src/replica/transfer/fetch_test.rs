@@ -104,6 +104,8 @@ struct World {
     network: VecDeque<(u8, Message)>,
     tasks: VecDeque<(u8, LibraryTask)>,
     fate: Box<dyn FnMut(&Message) -> Fate>,
+    /// The checkpoint in force at the one who fetches.
+    own: Option<ManifestRef>,
     /// Blocks that came, by donor.
     blocks: [u64; 3],
 }
@@ -154,6 +156,7 @@ impl World {
             network: VecDeque::new(),
             tasks: VecDeque::new(),
             fate: Box::new(|_| Fate::Arrives),
+            own: None,
             blocks: [0; 3],
         }
     }
@@ -261,7 +264,9 @@ impl World {
     /// Ticks, and delivers so many messages; whether all is here.
     fn go_on(&mut self, messages: u64) -> bool {
         self.now += 10 * MILLISECOND;
-        self.act(0, |world, context| world.fetcher.tick(Some(1), context));
+        self.act(0, |world, context| {
+            world.fetcher.tick(Some(1), world.own, context);
+        });
         for _ in 0..messages {
             if !self.deliver() {
                 break;
@@ -465,6 +470,32 @@ fn damaged_files_are_fetched_and_good_ones_are_not() {
 }
 
 #[test]
+fn files_that_are_in_use_are_not_read_again() {
+    let mut world = World::new(6, 40);
+    world.finish(2);
+    world.own = Some(world.fetcher.ready().unwrap().manifest);
+    world.restart();
+    for donor in &mut world.donors {
+        donor.checkpoint(7, 50);
+    }
+    // Whoever reads them again would notice.
+    let block = FileName::new(FileKind::Transfers, 3);
+    world.storage.damage(block, 5);
+    world.blocks = [0; 3];
+    world.finish(2);
+    assert_eq!(world.fetcher.ready().unwrap().op, 50);
+    assert_eq!(world.blocks.iter().sum::<u64>(), pieces(1));
+    // But the footer is looked at.
+    let footer = 2 * BLOCK_SIZE + 4096;
+    world.restart();
+    world.storage.damage(block, footer);
+    world.blocks = [0; 3];
+    world.finish(2);
+    world.check(0);
+    assert_eq!(world.blocks.iter().sum::<u64>(), 4);
+}
+
+#[test]
 fn a_damaged_donor_is_left_for_another() {
     let mut world = World::new(4, 40);
     world.donors[1]
@@ -494,7 +525,9 @@ fn nobody_offers_what_is_too_old_or_of_another_view() {
     let mut world = World::new(1, 40);
     for _ in 0..100 {
         world.now += 10 * MILLISECOND;
-        world.act(0, |world, context| world.fetcher.tick(Some(41), context));
+        world.act(0, |world, context| {
+            world.fetcher.tick(Some(41), None, context)
+        });
         while world.deliver() {}
     }
     assert_eq!(world.fetcher.progress().unwrap().op, 0);
@@ -502,12 +535,12 @@ fn nobody_offers_what_is_too_old_or_of_another_view() {
         world.now += 10 * MILLISECOND;
         world.act(0, |world, context| {
             context.view = VIEW + 1;
-            world.fetcher.tick(Some(1), context);
+            world.fetcher.tick(Some(1), None, context);
         });
         while world.deliver() {}
     }
     assert_eq!(world.fetcher.progress().unwrap().op, 0);
     // What is wanted no more is forgotten.
-    world.act(0, |world, context| world.fetcher.tick(None, context));
+    world.act(0, |world, context| world.fetcher.tick(None, None, context));
     assert_eq!(world.fetcher.progress(), None);
 }

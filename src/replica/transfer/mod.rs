@@ -150,8 +150,11 @@ impl Replica {
             let beyond = self.vsr.is_beyond_reach();
             beyond.then(|| self.vsr.executed() + 1)
         };
+        // Its own files are good as far as they are known: it was opened with them.
+        let manifest = self.superblock.state().manifest();
+        let own = manifest.filter(|_| !self.checkpoint_lost);
         let (fetcher, lender, mut context) = self.transfer(now, outputs);
-        fetcher.tick(least, &mut context);
+        fetcher.tick(least, own, &mut context);
         lender.read(&mut context);
         self.install(outputs);
     }
@@ -169,11 +172,13 @@ impl Replica {
             return;
         }
         let journal_start = if self.vsr.log().checksum(offer.op) == Some(offer.checksum) {
-            self.entries.keep(offer.op, false).restart
-        } else if let Some(end) = self.entries.end() {
-            // What this log holds is in the checkpoint, or was never committed.
-            end
+            let restart = self.entries.keep(offer.op, false).restart;
+            Some(restart).filter(|restart| self.entries.is_durable(*restart))
         } else {
+            // What this log holds is in the checkpoint, or was never committed.
+            self.entries.end()
+        };
+        let Some(journal_start) = journal_start else {
             return;
         };
         self.installing = true;
