@@ -353,7 +353,8 @@ impl Replay {
             return Ok(after_checkpoint(unsure_from, self.commit));
         }
         if self.first > checkpoint + 1 {
-            if !damaged {
+            // What was missing when the checkpoint was taken left no trace behind it; others have it.
+            if !damaged && state.is_alone() {
                 return Err(OpenError::Gap {
                     first: self.first - 1,
                     checkpoint,
