@@ -111,11 +111,12 @@ fn the_next_primary_is_down_too_the_third_takes_over() -> Scenario {
 }
 
 #[test]
-fn a_connection_breaks_again_and_again_views_do_not_churn() -> Scenario {
+fn connections_break_one_after_the_other_views_do_not_churn() -> Scenario {
+    // Each is a reason for one backup to leave the view, and forgotten before the other has one.
     let mut cluster = cluster(3)?;
-    for _ in 0..50 {
+    for round in 0..50 {
         cluster.submit(2);
-        cluster.break_connections(0, 1);
+        cluster.break_connections(0, 1 + round % 2);
         cluster.run_for(300 * MILLISECOND)?;
     }
     assert!(are_answered(&mut cluster)?);
