@@ -270,8 +270,14 @@ impl Replay {
             (self.first, self.first_parent) = (found.op, found.parent);
             self.slots.push_back(Slot::Missing(UNKNOWN));
         }
-        if self.slots.is_empty() || found.op < self.first {
+        if self.slots.is_empty() || found.op < self.first.min(self.checkpoint + 1) {
             return;
+        }
+        // The frame itself may lie before the position from which a restart reads.
+        while found.op < self.first {
+            self.slots.push_front(Slot::Missing(self.first_parent));
+            self.first -= 1;
+            self.first_parent = UNKNOWN;
         }
         if let Some(further) = found.op.checked_sub(self.head())
             && let Some(lost) = &mut self.lost
@@ -288,10 +294,10 @@ impl Replay {
             return;
         }
         *slot = Slot::Found(found);
-        if let Some(before) = index.checked_sub(1)
-            && self.slots[before].checksum() != found.parent
-        {
-            self.slots[before] = Slot::Missing(found.parent);
+        match index.checked_sub(1) {
+            None => self.first_parent = found.parent,
+            Some(before) if self.slots[before].checksum() == found.parent => {}
+            Some(before) => self.slots[before] = Slot::Missing(found.parent),
         }
     }
 

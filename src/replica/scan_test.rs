@@ -135,7 +135,8 @@ impl Disk {
         }
         let mut scan = Scan::default();
         let config = journal_config(&self.state);
-        let opened = Journal::open(config, &mut self.device, &PrepareCheck, Some(0), |frame| {
+        let start = Some(self.state.journal_start);
+        let opened = Journal::open(config, &mut self.device, &PrepareCheck, start, |frame| {
             scan.visit(&frame);
         });
         let (_, recovery) = opened.unwrap();
@@ -143,7 +144,15 @@ impl Disk {
     }
 
     fn assert_chain(&self, scanned: &Scanned) {
-        for op in 0..=scanned.log.head() {
+        self.assert_chain_from(0, scanned);
+    }
+
+    fn assert_after_checkpoint(&self, scanned: &Scanned) {
+        self.assert_chain_from(self.state.checkpoint_op, scanned);
+    }
+
+    fn assert_chain_from(&self, first: Op, scanned: &Scanned) {
+        for op in first..=scanned.log.head() {
             let known = scanned.log.checksum(op);
             let expected = self.chain[usize::try_from(op).unwrap()];
             assert!(known.is_none_or(|known| known == expected), "op {op}");
@@ -338,4 +347,32 @@ fn a_stand_in_says_how_far_the_log_went_when_the_frame_itself_is_lost() {
     let scanned = disk.scan();
     assert_eq!((scanned.log.head(), missing(&scanned)), (21, vec![20]));
     disk.assert_chain(&scanned);
+}
+
+#[test]
+fn what_was_missing_right_after_the_checkpoint_leaves_no_gap() {
+    let mut disk = Disk::fill(20);
+    for frame in [5, 6, 7] {
+        disk.erase(frame);
+    }
+    // A restart reads from the first frame that is there, and the stand-ins come later.
+    disk.state.journal_start = disk.scan().locations[8].unwrap().position;
+    disk.state.checkpoint_op = 5;
+    disk.state.checkpoint_checksum = disk.chain[5];
+    let scanned = disk.scan();
+    assert_eq!((scanned.log.base(), scanned.log.head()), (5, 20));
+    assert_eq!(missing(&scanned), [6, 7, 8]);
+    disk.assert_after_checkpoint(&scanned);
+    for frame in [7, 6] {
+        let message = disk.frames[frame].clone();
+        disk.write(message, true);
+    }
+    let scanned = disk.scan();
+    assert_eq!((scanned.log.base(), missing(&scanned)), (5, vec![6]));
+    assert_eq!(scanned.log.checksum(6), Some(disk.chain[6]));
+    disk.assert_after_checkpoint(&scanned);
+    disk.write(disk.frames[5].clone(), true);
+    let scanned = disk.scan();
+    assert_eq!((scanned.log.base(), missing(&scanned)), (5, vec![]));
+    disk.assert_after_checkpoint(&scanned);
 }
