@@ -54,6 +54,7 @@ const AWAY: Trial = trial("away", away, 5);
 const PLACES: Trial = trial("places", places, 2);
 const REPLIES: Trial = trial("replies", kept_replies, 2);
 const CHECKPOINTS: Trial = trial("checkpoints", checkpoints, 20);
+const ALONE: Trial = trial("alone", alone, 3);
 const TRANSFER: Trial = trial("transfer", transfer, 3);
 const BAD_DONOR: Trial = trial("bad donor", bad_donor, 3);
 
@@ -73,6 +74,7 @@ const TRIALS: &[Trial] = &[
     PLACES,
     REPLIES,
     CHECKPOINTS,
+    ALONE,
     TRANSFER,
     BAD_DONOR,
 ];
@@ -104,7 +106,8 @@ fn trial_of(mutant: Mutant) -> Trial {
         Mutant::LosesSessions | Mutant::LosesReplies => REPLIES,
         Mutant::JoinsTooEarly => JOIN,
         Mutant::LogViewTooEarly => REJOINS,
-        Mutant::StartsTooLate | Mutant::SweepsTooEarly | Mutant::CheckpointNotSynced => CHECKPOINTS,
+        Mutant::SweepsTooEarly | Mutant::CheckpointNotSynced => CHECKPOINTS,
+        Mutant::StartsTooLate => ALONE,
         Mutant::NeverBeyondReach | Mutant::TransferNotSynced => TRANSFER,
         Mutant::TransferNotVerified => BAD_DONOR,
     }
@@ -610,6 +613,31 @@ fn checkpoints(seed: u64) -> Scenario {
         cluster.start(replica)?;
         let lost = cluster.progress(replica).is_some_and(|p| p.checkpoint_lost);
         expect(!lost, "the checkpoint is there")?;
+    }
+    cluster.finish().map(drop)
+}
+
+/// A single replica restarts behind a checkpoint: nobody else has what it leaves out.
+fn alone(seed: u64) -> Scenario {
+    let options = Options {
+        replica_count: 1,
+        ..CHECKPOINTING
+    };
+    let mut cluster = begin(options, seed)?;
+    for _ in 0..3 {
+        let stood = checkpoint(&cluster, 0);
+        for _ in 0..60 {
+            cluster.submit(10);
+            cluster.run_for(500 * MILLISECOND)?;
+            if checkpoint(&cluster, 0) > stood {
+                break;
+            }
+        }
+        expect(checkpoint(&cluster, 0) > stood, "there is a checkpoint")?;
+        cluster.submit(20);
+        cluster.run_for(100 * MILLISECOND)?;
+        cluster.crash(0);
+        cluster.start(0)?;
     }
     cluster.finish().map(drop)
 }
