@@ -17,9 +17,11 @@
 //! The superblock says what the log was at one position, its head and the head's checksum: what damage
 //! below may have taken is known by that. Above it, the chain decides what damage means: an entry that continues the one before the damage proves that
 //! nothing was lost between; a count of lost frames that is exactly the gap proves that nothing was
-//! replaced. Where neither holds, no uncommitted entry from before the damage is trusted.
+//! replaced. Where neither holds, no uncommitted entry from before the damage is trusted, until the
+//! chain above names it: at last every missing entry whose checksum is known is looked for among all
+//! frames that there are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use stampede_journal::{Corruption, Entry as Frame, Location};
 
@@ -144,13 +146,13 @@ impl Scan {
             .filter(|c| c.entries != Some(0))
             .peekable();
         let damaged = damage.peek().is_some();
-        for frame in self.frames {
+        for frame in &self.frames {
             while let Some(stretch) = damage.next_if(|c| c.position < frame.location.position) {
                 replay.pass(stretch.position);
                 replay.damage(stretch);
             }
             replay.pass(frame.location.position);
-            replay.frame(frame)?;
+            replay.frame(*frame)?;
         }
         for stretch in damage {
             replay.pass(stretch.position);
@@ -159,6 +161,7 @@ impl Scan {
         replay.pass(u64::MAX);
         replay.end();
         replay.drop_what_died(state);
+        replay.find_again(&self.frames);
         replay.finish(state, damaged)
     }
 }
@@ -337,6 +340,38 @@ impl Replay {
                 && self.head() > state.log_view_op
             {
                 self.slots.pop_back();
+            }
+        }
+    }
+
+    /// Missing entries that the chain names and some frame holds: what was not trusted, or given up
+    /// before the chain was known. From the top down: each one found names the one before it.
+    fn find_again(&mut self, frames: &[Found]) {
+        let mut known: BTreeMap<(Op, u128), Found> = BTreeMap::new();
+        if self
+            .slots
+            .iter()
+            .any(|slot| matches!(slot, Slot::Missing(_)))
+        {
+            known.extend(frames.iter().map(|f| ((f.op, f.entry.checksum), *f)));
+        }
+        for index in (0..self.slots.len()).rev() {
+            let op = self.first + index as u64;
+            let above = match self.slots.get(index + 1) {
+                Some(Slot::Found(found)) => found.parent,
+                Some(Slot::Missing(_)) | None => UNKNOWN,
+            };
+            let Slot::Missing(checksum) = &mut self.slots[index] else {
+                continue;
+            };
+            if *checksum == UNKNOWN {
+                *checksum = above;
+            }
+            if let Some(found) = known.get(&(op, *checksum)) {
+                self.slots[index] = Slot::Found(*found);
+                if index == 0 {
+                    self.first_parent = found.parent;
+                }
             }
         }
     }

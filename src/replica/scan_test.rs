@@ -322,6 +322,23 @@ fn damage_to_a_stand_in_puts_nothing_else_in_doubt() {
 }
 
 #[test]
+fn an_entry_that_was_not_trusted_is_there_once_the_chain_names_it() {
+    let mut disk = Disk::fill(3);
+    let sound = disk.scan().locations[2].unwrap().position;
+    (disk.state.sound_op, disk.state.sound_position) = (3, sound + 1);
+    disk.state.sound_checksum = disk.chain[3];
+    for frame in [0, 2] {
+        disk.erase(frame);
+    }
+    let message = disk.frames[2].clone();
+    disk.write(message, true);
+    let scanned = disk.scan();
+    assert_eq!((scanned.log.head(), missing(&scanned)), (3, vec![1]));
+    assert_eq!(scanned.log.checksum(1), Some(disk.chain[1]));
+    disk.assert_chain(&scanned);
+}
+
+#[test]
 fn a_stand_in_says_how_far_the_log_went_when_the_frame_itself_is_lost() {
     for lost in [17, 18, 19] {
         let mut disk = Disk::fill(20);
