@@ -66,6 +66,10 @@ pub const TRANSFER_WINDOW: usize = 16;
 /// Blocks being read for other replicas at once; more requests wait in a queue.
 pub const LENDING_READS_MAX: usize = 4;
 
+/// Damaged checkpoint files that are known and wait to be fetched again; the scrub finds more of them when
+/// these are whole.
+pub const MENDING_FILES_MAX: usize = 64;
+
 /// Client sessions: the default of `format --clients-max`, and its range.
 pub const SESSIONS_DEFAULT: usize = 1024;
 pub const SESSIONS_MAX: usize = 10_000;

@@ -10,6 +10,9 @@ use crate::trouble::Trouble;
 const SMALL: u64 = 64;
 const MEDIUM: u64 = 256;
 
+/// What a replica does unless told otherwise.
+const SCRUB: u64 = 8;
+
 #[derive(Debug)]
 pub(crate) struct Drill {
     pub(crate) name: &'static str,
@@ -19,6 +22,8 @@ pub(crate) struct Drill {
     /// How often the fault is repeated, unless the command line says otherwise.
     pub(crate) runs: u32,
     pub(crate) journal_mebibytes: u64,
+    /// How fast checkpoint files are read and verified, per second.
+    pub(crate) scrub_mebibytes: u64,
     /// Milliseconds: the longest gap without an acknowledgement (p99 over the runs), and the time to recover.
     pub(crate) gap_ms: Option<f64>,
     pub(crate) recovery_ms: Option<f64>,
@@ -35,6 +40,7 @@ const fn drill(
         play,
         runs: 1,
         journal_mebibytes: MEDIUM,
+        scrub_mebibytes: SCRUB,
         gap_ms: None,
         recovery_ms: None,
     }
@@ -101,6 +107,15 @@ pub(crate) const ALL: &[Drill] = &[
         "bits flip in the journal of one replica, then in different entries on each: they heal each other",
         scenario::corrupt_journal,
     ),
+    Drill {
+        journal_mebibytes: SMALL,
+        scrub_mebibytes: 64,
+        ..drill(
+            "damaged-segment",
+            "bits flip in checkpoint files of running replicas, in another file on each: the scrub finds and mends them",
+            scenario::damaged_segment,
+        )
+    },
     drill(
         "rollback",
         "the directory of a backup is set back to an older copy: the others notice and bring it up to date",

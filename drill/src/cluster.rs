@@ -19,6 +19,7 @@ use stampede_bench::engine::Clock;
 use stampede_bench::pace::Nanos;
 use stampede_client::Options;
 
+use crate::catalog::Drill;
 use crate::links::Links;
 use crate::process::{Line, Process};
 use crate::trouble::Trouble;
@@ -75,6 +76,7 @@ fn entries_of(json: &[u8], journal: &Path) -> Option<Vec<Entry>> {
 pub(crate) struct Cluster {
     program: PathBuf,
     journal_mebibytes: u64,
+    scrub_mebibytes: u64,
     clock: Clock,
     pub(crate) replicas: Vec<Replica>,
     links: Option<Links>,
@@ -86,7 +88,7 @@ impl Cluster {
         program: &Path,
         directory: &Path,
         count: usize,
-        journal_mebibytes: u64,
+        drill: &Drill,
         clock: Clock,
     ) -> Result<Self, Trouble> {
         fs::create_dir_all(directory)
@@ -103,7 +105,8 @@ impl Cluster {
         });
         Ok(Self {
             program: program.to_owned(),
-            journal_mebibytes,
+            journal_mebibytes: drill.journal_mebibytes,
+            scrub_mebibytes: drill.scrub_mebibytes,
             clock,
             replicas: replicas.collect::<Result<_, Trouble>>()?,
             links: None,
@@ -192,6 +195,7 @@ impl Cluster {
         command
             .arg("start")
             .arg(format!("--addresses={}", addresses.join(",")))
+            .arg(format!("--scrub={}MiB", self.scrub_mebibytes))
             .arg(&replica.directory);
         replica.started = self.clock.now();
         replica.process = Some(Process::start(command, log, self.clock)?);

@@ -195,6 +195,37 @@ pub(crate) fn corrupt_journal(scene: &mut Scene) -> Result<(), Trouble> {
     })
 }
 
+/// Bits flip in files of full chunks while they are in use: of one replica, then of all, in another file on
+/// each.
+pub(crate) fn damaged_segment(scene: &mut Scene) -> Result<(), Trouble> {
+    const FOUND: &str = "is damaged: fetching it from another replica";
+    const MENDED: &str = "the checkpoint that was fetched or mended is in place";
+    scene.start()?;
+    scene.repeat(|scene| {
+        scene.steady()?;
+        // As many full chunks in a checkpoint as there are replicas, and more.
+        scene.outgrow_journals(3.0)?;
+        let one = scene.any_backup();
+        scene.gap(|scene| {
+            scene.recovery(|scene| {
+                let since = scene.damage_segments(&[one])?;
+                scene.says_since(one, FOUND, since)?;
+                scene.says_since(one, MENDED, since)?;
+                scene.caught_up(one)
+            })
+        })?;
+        scene.counts(one)?;
+        scene.steady()?;
+        let all = scene.all();
+        let since = scene.damage_segments(&all)?;
+        all.iter().try_for_each(|index| {
+            scene.says_since(*index, FOUND, since)?;
+            scene.says_since(*index, MENDED, since)
+        })?;
+        scene.steady()
+    })
+}
+
 /// The directory of a backup is set back to an older copy: it has forgotten what it promised since. The
 /// others notice, and it neither votes until it has caught up nor refuses for ever.
 pub(crate) fn rollback(scene: &mut Scene) -> Result<(), Trouble> {

@@ -37,6 +37,9 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// Bytes of a journal entry in which bits are flipped: header and payload of the smallest batch, not
 /// the padding behind them.
 const ENTRY_BYTES: u64 = 384;
+
+/// Of a segment's file, so many at least.
+const SEGMENT_BYTES: u64 = 1 << 20;
 /// Fewer batches than this are no load: a drill under it would prove nothing.
 const BATCHES_MIN: u64 = 20;
 
@@ -139,7 +142,7 @@ impl Scene {
             &settings.program,
             &directory,
             settings.replicas,
-            drill.journal_mebibytes,
+            drill,
             clock,
         )?;
         Ok(Self {
@@ -445,6 +448,21 @@ impl Scene {
         Ok(())
     }
 
+    /// Flips a bit in a file of full chunks of each of these running replicas, no file on two of them.
+    /// Gives the time before which nobody can have noticed.
+    pub(crate) fn damage_segments(&mut self, indexes: &[usize]) -> Result<Nanos, Trouble> {
+        let before = self.now();
+        self.mark(&format!("flip a bit in a segment of {}", names(indexes)));
+        for (turn, index) in indexes.iter().enumerate() {
+            let checkpoints = self.cluster.replicas[*index].directory.join("checkpoints");
+            let file = checkpoints.join(format!("transfers-{turn:020}"));
+            let offset = self.random.below(SEGMENT_BYTES);
+            let bit = u32::try_from(self.random.below(8)).expect("below eight");
+            disks::flip(&file, offset, bit)?;
+        }
+        Ok(before)
+    }
+
     /// Has the disk of a running replica take few writes from now on.
     pub(crate) fn slow_disk(&mut self, index: usize, writes_per_s: u32) -> Result<(), Trouble> {
         let throttle = Throttle::on(&self.cluster.replicas[index].directory, writes_per_s)?;
@@ -486,8 +504,18 @@ impl Scene {
     /// Waits until a replica has said this, in its present life.
     pub(crate) fn says(&mut self, index: usize, text: &str) -> Result<(), Trouble> {
         let started = self.cluster.started(index);
+        self.says_since(index, text, started)
+    }
+
+    /// Waits until a replica has said this, at this time or later.
+    pub(crate) fn says_since(
+        &mut self,
+        index: usize,
+        text: &str,
+        since: Nanos,
+    ) -> Result<(), Trouble> {
         self.wait_until(&format!("replica {index} says `{text}`"), |scene| {
-            scene.cluster.said(index, text, started).is_some()
+            scene.cluster.said(index, text, since).is_some()
         })
     }
 

@@ -46,6 +46,9 @@ pub(super) struct Arguments {
     /// Bind threads to cores; auto does so on four or more
     #[arg(long, value_enum, default_value_t = PinArgument::Auto)]
     pin: PinArgument,
+    /// Bytes per second of the checkpoint files to read and verify all the time; 0 for none
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = super::size::parse)]
+    scrub: u64,
     /// How much to log, to standard error
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log_level: String,
@@ -100,7 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             drop(lock);
             return Ok(());
         }
-        tracing::info!("the fetched checkpoint is in place: opening it");
+        tracing::info!("the checkpoint that was fetched or mended is in place: opening it");
         directory = data.open_again(lock).map_err(Failure::new)?;
     }
 }
@@ -149,11 +152,13 @@ fn run_once(
         tick: TICK_NS,
     };
     tracing::info!("listening on {}", arguments.listen.unwrap_or(address));
+    let mut replica = opened.replica;
+    replica.set_scrub_rate(arguments.scrub);
     let parts = Parts {
         listener,
         pool,
         files: Files::new(segments, superblock),
-        driver: ReplicaDriver::new(opened.replica, data.checkpoints()),
+        driver: ReplicaDriver::new(replica, data.checkpoints()),
         executor: opened.executor,
         librarian: Librarian::new(Box::new(storage.for_librarian())),
         builder: storage,
@@ -319,6 +324,7 @@ mod tests {
             cluster: None,
             replica: None,
             pin: PinArgument::Never,
+            scrub: 0,
             log_level: "off".to_owned(),
             directory: PathBuf::from("data"),
         }

@@ -140,6 +140,8 @@ pub enum Fatal {
     Superblock(io::Error),
     #[error("checkpoint of op {op} failed: {error}; check the disk, then start again")]
     Checkpoint { op: u64, error: String },
+    #[error("{0}. There is no other replica to fetch it from: restore a backup")]
+    Damaged(String),
     #[error("journal entry of op {op} could not be read back: {error}")]
     Read { op: u64, error: String },
 }

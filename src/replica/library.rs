@@ -7,6 +7,7 @@
 //!           ──Write─► the next piece of a file: verified, then written  ──Written
 //!           ──List──► which files does this manifest name?              ──Listed
 //!           ──Sync──► the names of files, durable                       ──Synced
+//!           ──Scrub─► the next block of the checkpoint in force         ──Scrubbed
 //! ```
 //!
 //! One task after the other, in the order given, each with one answer. It runs on a thread of its own
@@ -17,7 +18,8 @@ use std::fmt;
 use crate::message::{Message, MessageMut};
 use crate::protocol::ReplicaIndex;
 use crate::store::{
-    FileEntry, FileName, Manifest, ManifestRef, SealedCopy, SealedFile, Storage, StoreError,
+    FileEntry, FileName, Manifest, ManifestRef, ScrubStep, Scrubber, SealedCopy, SealedFile,
+    Storage, StoreError,
 };
 
 /// A stretch of a file.
@@ -58,6 +60,10 @@ pub enum LibraryTask {
     Sync {
         plan: u32,
     },
+    /// Verify the next block of what is in force.
+    Scrub {
+        in_force: ManifestRef,
+    },
 }
 
 /// What a manifest lists.
@@ -74,7 +80,10 @@ pub struct Listing {
 #[derive(Debug)]
 pub enum LibraryDone {
     /// To be sent. The body is empty if the stretch could not be read.
-    Read { to: ReplicaIndex, message: Message },
+    Read {
+        to: ReplicaIndex,
+        message: Message,
+    },
     Checked {
         plan: u32,
         entry: FileEntry,
@@ -94,13 +103,14 @@ pub enum LibraryDone {
         plan: u32,
         result: Result<(), StoreError>,
     },
+    Scrubbed(ScrubStep),
 }
 
 impl LibraryDone {
-    /// Of the fetcher's, so that it knows answers that come late; `None` for the lender's.
+    /// Of the fetcher's, so that it knows answers that come late; `None` for the others'.
     pub fn plan(&self) -> Option<u32> {
         match self {
-            Self::Read { .. } => None,
+            Self::Read { .. } | Self::Scrubbed(_) => None,
             Self::Checked { plan, .. }
             | Self::Written { plan, .. }
             | Self::Listed { plan, .. }
@@ -114,6 +124,7 @@ pub struct Librarian {
     storage: Box<dyn Storage>,
     /// The file whose pieces are coming in.
     copy: Option<SealedCopy>,
+    scrubber: Scrubber,
 }
 
 impl fmt::Debug for Librarian {
@@ -129,6 +140,7 @@ impl Librarian {
         Self {
             storage,
             copy: None,
+            scrubber: Scrubber::default(),
         }
     }
 
@@ -171,6 +183,9 @@ impl Librarian {
                     plan,
                     result: result.map_err(|e| StoreError::io("sync the names with", manifest, e)),
                 }
+            }
+            LibraryTask::Scrub { in_force } => {
+                LibraryDone::Scrubbed(self.scrubber.step(&*self.storage, &in_force))
             }
         }
     }

@@ -16,6 +16,7 @@
 //! | `room` | a checkpoint and a full disk |
 //! | `transfer/` | a checkpoint fetched from another replica, or lent to one |
 //! | `library` | blocking work on checkpoint files, for another thread |
+//! | `scrub` | what lies on the disk, verified before it is needed |
 //! | `open`, `scan` | all of it, from what a disk holds |
 //!
 //! Promises: an effect of the protocol reaches the world in the order in which it was caused; nothing
@@ -31,6 +32,7 @@ pub mod io;
 pub mod library;
 pub mod open;
 mod scan;
+pub mod scrub;
 #[cfg(test)]
 mod scan_test;
 mod storage;
@@ -48,16 +50,19 @@ use io::{ConnectionId, Fatal, Input, Output};
 use pace::Pace;
 use peers::{Introduction, Peers};
 use room::Room;
+use scrub::{Scrub, Scrubbed};
 use storage::{Entries, ReadFailed, Written};
 use superblock::{Change, Checkpoint, Life, Superblock};
 use transfer::fetch::Fetcher;
 pub use transfer::fetch::Transfer;
 use transfer::lend::Lender;
+use transfer::mend::Mender;
 
 use crate::limits::BODY_SIZE_MAX;
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
 use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Protocol, Time};
+use crate::store::FileName;
 use crate::vsr::clock::Agreement;
 pub use crate::vsr::timeout::TICK_NS;
 use crate::vsr::{Status, Vsr};
@@ -95,6 +100,8 @@ pub struct Replica {
     checkpoint_lost: bool,
     fetcher: Fetcher,
     lender: Lender,
+    scrub: Scrub,
+    mender: Mender,
     /// The superblock is being made to refer to a checkpoint that was fetched.
     installing: bool,
     idle_ticks: u32,
@@ -127,6 +134,10 @@ pub struct Progress {
     pub checkpoint_lost: bool,
     /// A checkpoint is being fetched.
     pub transfer: Option<Transfer>,
+    /// What the scrub has found.
+    pub scrubbed: Scrubbed,
+    /// A damaged file of the checkpoint that is being fetched again.
+    pub mending: Option<FileName>,
     /// Operations of its view that this backup has yet to execute.
     pub behind: Option<u64>,
 }
@@ -169,6 +180,8 @@ impl Replica {
             full: self.room.lacking(),
             checkpoint_lost: self.checkpoint_lost,
             transfer: self.fetcher.progress(),
+            scrubbed: self.scrubbed(),
+            mending: self.mender.file(),
             behind: self.vsr.behind(),
         }
     }
@@ -204,6 +217,7 @@ impl Replica {
                 outputs.extend(self.room.due(now.monotonic).map(Output::Checkpoint));
                 self.deliver(Event::Tick, now, outputs);
                 self.tick_transfer(now, outputs);
+                self.tick_scrub(now, outputs);
             }
             Input::Received {
                 connection,

@@ -24,11 +24,13 @@ use super::executor::{Executor, OPERATION_PULSE, OPERATION_REGISTER};
 use super::peers::Peers;
 use super::room::Room;
 use super::scan::{Scan, Scanned};
+use super::scrub::Scrub;
 use super::storage::{Entries, PrepareCheck};
 pub(crate) use super::storage::{is_restored, op_of_tag};
 use super::superblock::{State, Superblock};
 use super::transfer::fetch::Fetcher;
 use super::transfer::lend::Lender;
+use super::transfer::mend::Mender;
 use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX, reply_bytes_max};
 use crate::machine::Machine;
 use crate::message::{Op, Pool};
@@ -190,6 +192,8 @@ pub fn open<M: Machine + 'static>(
         checkpoint_lost: checkpoint_lost.is_some(),
         fetcher: Fetcher::new(state.replica, state.replica_count),
         lender: Lender::default(),
+        scrub: Scrub::default(),
+        mender: Mender::new(state.replica, state.replica_count),
         installing: false,
         idle_ticks: 0,
         stopped: false,

@@ -113,6 +113,8 @@ impl World {
             superblock_fault: None,
             stopped: None,
         };
+        // There is no librarian here.
+        world.replica.set_scrub_rate(0);
         let mut outputs = Vec::new();
         world.replica.start(world.now, &mut outputs);
         world.carry_out(outputs);

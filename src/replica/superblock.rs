@@ -208,6 +208,19 @@ impl State {
         })
     }
 
+    /// The checkpoint in force, as it would be installed once more.
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+        Some(Checkpoint {
+            op: self.checkpoint_op,
+            prepare_checksum: self.checkpoint_checksum,
+            timestamp: self.checkpoint_timestamp,
+            manifest: self.manifest()?,
+            journal_start: self.journal_start,
+            trim_position: 0,
+            trimmed: 0,
+        })
+    }
+
     pub fn promise(&self) -> Promise {
         Promise {
             view: self.view,
@@ -336,6 +349,11 @@ impl Superblock {
         self.state.sound_position = position;
         self.state.sound_op = op;
         self.state.sound_checksum = checksum;
+    }
+
+    /// Whether all changes so far are durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Queues a change.

@@ -15,8 +15,9 @@ use crate::protocol::Time;
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Executor, FullDisk, Task};
 use crate::replica::ingress::{Inspected, inspect};
 use crate::replica::io::Input;
+use crate::replica::scrub::Scrubbed;
 use crate::replica::{Progress, Replica, Transfer};
-use crate::store::Storage;
+use crate::store::{FileName, Storage};
 use crate::vsr::Status;
 use crate::vsr::clock::{Agreement, TOLERANCE_NS};
 
@@ -40,6 +41,9 @@ pub struct ReplicaDriver {
     /// What was last said of a transfer, and when.
     transfer: Option<(Transfer, u64)>,
     distance: Option<Distance>,
+    /// What was last said of the scrub.
+    scrubbed: Scrubbed,
+    mending: Option<FileName>,
 }
 
 /// How often the progress of a transfer is logged.
@@ -80,6 +84,8 @@ impl ReplicaDriver {
             full: false,
             transfer: None,
             distance: None,
+            scrubbed: Scrubbed::default(),
+            mending: None,
         }
     }
 
@@ -145,6 +151,7 @@ impl ReplicaDriver {
         self.announce_room(progress.full);
         self.announce_transfer(&progress, now);
         self.announce_distance(&progress);
+        self.announce_scrub(&progress);
         let standing = (progress.status, progress.view, progress.serving);
         if self.standing == Some(standing) {
             return;
@@ -195,6 +202,27 @@ impl ReplicaDriver {
             );
         }
         self.waits_for = progress.waits_for;
+    }
+
+    fn announce_scrub(&mut self, progress: &Progress) {
+        if progress.scrubbed.rounds > self.scrubbed.rounds && self.scrubbed.rounds == 0 {
+            tracing::info!(
+                "all checkpoint files have been read once: they are as they were written"
+            );
+        }
+        self.scrubbed = progress.scrubbed;
+        if self.mending == progress.mending {
+            return;
+        }
+        match (self.mending, progress.mending) {
+            (_, Some(file)) => tracing::error!(
+                "checkpoint file {file} is damaged: fetching it from another replica; look for the disk's own \
+                 error reports"
+            ),
+            (Some(file), None) => tracing::info!("checkpoint file {file} is whole again"),
+            (None, None) => {}
+        }
+        self.mending = progress.mending;
     }
 
     fn announce_room(&mut self, full: Option<FullDisk>) {

@@ -30,6 +30,8 @@ const SUFFIX_FETCHED: &str = ".part";
 pub struct DirectoryStorage {
     path: PathBuf,
     suffix: &'static str,
+    /// Reads bypass the page cache where address, offset and size allow it.
+    direct: bool,
 }
 
 impl DirectoryStorage {
@@ -52,16 +54,41 @@ impl DirectoryStorage {
             }
         }
         let suffix = SUFFIX_UNFINISHED;
-        Ok(Self { path, suffix })
+        Ok(Self {
+            path,
+            suffix,
+            direct: false,
+        })
     }
 
     /// Another handle, for the librarian: what it has not finished has other names, because the builder
-    /// may be writing the same file.
+    /// may be writing the same file. It asks the disk itself: what the page cache remembers proves nothing
+    /// of the disk, and is not to be pushed out by a scrub.
     #[must_use]
     pub fn for_librarian(&self) -> Self {
         Self {
             path: self.path.clone(),
             suffix: SUFFIX_FETCHED,
+            direct: true,
+        }
+    }
+
+    /// `None` where the file system has no direct I/O, or the device wants another alignment.
+    fn read_direct(&self, name: FileName, offset: u64, bytes: &mut [u8]) -> io::Result<Option<()>> {
+        let sector = STORAGE_SECTOR_SIZE;
+        let aligned = bytes.as_ptr().addr().is_multiple_of(sector)
+            && bytes.len().is_multiple_of(sector)
+            && offset.is_multiple_of(sector as u64);
+        if !self.direct || !aligned {
+            return Ok(None);
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(self.path_of(name));
+        match file.and_then(|file| file.read_exact_at(bytes, offset)) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+            result => result.map(Some),
         }
     }
 
@@ -99,7 +126,10 @@ impl Storage for DirectoryStorage {
     }
 
     fn read(&self, name: FileName, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        File::open(self.path_of(name))?.read_exact_at(bytes, offset)
+        match self.read_direct(name, offset, bytes)? {
+            Some(()) => Ok(()),
+            None => File::open(self.path_of(name))?.read_exact_at(bytes, offset),
+        }
     }
 
     fn map(&self, name: FileName) -> io::Result<Map> {

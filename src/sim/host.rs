@@ -31,13 +31,16 @@ use crate::replica::io::{Fatal, Input, Output};
 use crate::replica::library::{Librarian, LibraryTask};
 use crate::replica::open::{OpenError, journal_config, open};
 use crate::replica::superblock::{Identity, State};
-use crate::store::{FileKind, Manifest, MemoryStorage};
+use crate::store::{BLOCK_SIZE, FileKind, FileName, Manifest, MemoryStorage};
 
 /// Small chunks, few of them in memory: files fill, are sealed, and are read back within a short run.
 const LEDGER: LedgerOptions = LedgerOptions {
     chunk_rows_log2: 8,
     resident_chunks: 2,
 };
+
+/// A block four times a second: rounds over small checkpoints, again and again, at little cost.
+const SCRUB_RATE: u64 = 4 * BLOCK_SIZE as u64;
 
 /// Something that this machine will have done, if it does not crash before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,8 +261,10 @@ impl Host {
             &pool,
         )?;
         self.pools.push(pool.clone());
+        let mut replica = opened.replica;
+        replica.set_scrub_rate(SCRUB_RATE);
         self.running = Some(Running {
-            replica: opened.replica,
+            replica,
             executor: opened.executor,
             pool,
             tasks: VecDeque::new(),
@@ -337,6 +342,28 @@ impl Host {
         self.storage.damage(name, 0);
     }
 
+    /// A bit of one file of full chunks flips.
+    pub(crate) fn damage_segment(&mut self, number: u64) {
+        self.storage
+            .damage(FileName::new(FileKind::Transfers, number), 100);
+    }
+
+    fn manifest(&self) -> Option<Manifest> {
+        Manifest::open(&self.storage, &self.state().manifest()?).ok()
+    }
+
+    /// Whether every file of the checkpoint is as it was written.
+    pub(crate) fn has_whole_files(&self) -> bool {
+        let manifest = self.manifest();
+        manifest.is_some_and(|manifest| manifest.verify(&self.storage).is_ok())
+    }
+
+    /// Full chunks of transfers in the checkpoint.
+    pub(crate) fn segments(&self) -> usize {
+        let manifest = self.manifest();
+        manifest.map_or(0, |manifest| manifest.file(FileKind::Transfers).count())
+    }
+
     /// The replica ends in order, to be started again: what is under way on its disks is finished.
     pub(crate) fn close(&mut self) {
         let Some(running) = self.running.take() else {
@@ -358,7 +385,7 @@ impl Host {
     pub(crate) fn may_stop(&self, fatal: &Fatal) -> bool {
         match fatal {
             Fatal::Journal(_) | Fatal::Superblock(_) => self.write_failed,
-            Fatal::Checkpoint { .. } | Fatal::Read { .. } => false,
+            Fatal::Checkpoint { .. } | Fatal::Read { .. } | Fatal::Damaged(_) => false,
         }
     }
 

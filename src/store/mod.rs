@@ -23,6 +23,7 @@ mod memory;
 mod sealed;
 mod copy;
 mod checkpoint;
+mod scrub;
 mod error;
 
 pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
@@ -32,6 +33,7 @@ pub use index::{IdHash, Index, ROW_NONE};
 pub use memory::MemoryStorage;
 pub use pages::{Pages, prefetch};
 pub use reserve::Reserve;
+pub use scrub::{ScrubStep, Scrubber};
 pub use sealed::{BLOCK_SIZE, FileEntry, SealedFile, SealedWriter, Section};
 pub use storage::{FileKind, FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage, is_full};
 pub use table::{CHUNK_ROWS_LOG2, Plain, Shared, Table};

@@ -288,6 +288,32 @@ directory again as after a restart. What the checkpoint does not cover comes thr
 }
 
 #[test]
+fn mend_a_segment() -> Scenario {
+    let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
+    while cluster.segments(2) == 0 {
+        assert!(answers(&mut cluster, 50)?);
+    }
+    cluster.run_for(10 * SECOND)?;
+    cluster.damage_segment(2, 0);
+    cluster.transcribe();
+    assert!(cluster.run_until(10 * SECOND, |c| c.has_whole_files(2))?);
+    let conversation = loop {
+        cluster.run_for(MILLISECOND / 4)?;
+        if !has_caught_up(&cluster, 2) {
+            break cluster.transcript();
+        }
+    };
+    assert!(cluster.run_until(SOON, |c| is_whole(c, 2))?);
+    let prose = "
+Mending: a bit of a checkpoint file of r2 has flipped, and nobody has asked for what is in there.
+
+The scrub comes by. The file's checksum says what it must be, so r2 asks the others for it, piece by piece, and goes on
+meanwhile. When it is whole and durable again, r2 opens its directory anew, so that nothing reads from the old one.";
+    expect("mending", prose, &conversation);
+    ends_well(&mut cluster)
+}
+
+#[test]
 fn every_conversation_that_is_kept_is_told_of_in_the_documents() {
     let tree = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(tree.join("docs/vsr.md")).expect("it is there");

@@ -102,6 +102,27 @@ fn the_checkpoint_of_the_primary_is_damaged_another_serves() -> Scenario {
 }
 
 #[test]
+fn segments_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
+    let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
+    for _ in 0..100 {
+        assert!(answers(&mut cluster, 50)?);
+        if (0..3).all(|replica| cluster.segments(replica) >= 3) {
+            break;
+        }
+    }
+    for replica in 0..3 {
+        cluster.damage_segment(replica, replica.into());
+        assert!(!cluster.has_whole_files(replica));
+    }
+    let all_whole = |c: &Simulation| (0..3).all(|replica| c.has_whole_files(replica));
+    assert!(cluster.run_until(20 * SECOND, all_whole)?);
+    assert!(answers(&mut cluster, 20)?);
+    all_lose_power(&mut cluster, 3)?;
+    assert!(answers(&mut cluster, 20)?);
+    ends_well(&mut cluster)
+}
+
+#[test]
 fn everybody_loses_power_in_the_middle_it_goes_on() -> Scenario {
     let mut cluster = cluster_with_small_journals(30 * MILLISECOND)?;
     leave_behind(&mut cluster, 2)?;

@@ -516,7 +516,7 @@ impl Fetcher {
             return;
         };
         let result = match done {
-            LibraryDone::Read { .. } => return,
+            LibraryDone::Read { .. } | LibraryDone::Scrubbed(_) => return,
             LibraryDone::Checked { entry, whole, .. } => {
                 plan.checking = false;
                 if whole {

@@ -95,10 +95,12 @@ impl Lender {
         let pinned = self.pins[usize::from(by)].filter(|pin| pin.manifest.op == header.op);
         // After a restart of this replica its pins are forgotten; its checkpoint in force is as good.
         let in_force = state.manifest().filter(|m| m.op == header.op);
-        let Some(manifest) = pinned.map(|pin| pin.manifest).or(in_force) else {
-            return world.send_gone(by, header.op, stretch);
-        };
-        self.pin(by, manifest, world.now);
+        match pinned.map(|pin| pin.manifest).or(in_force) {
+            Some(manifest) => self.pin(by, manifest, world.now),
+            // In every later checkpoint, too; whoever asks knows what it must be.
+            None if stretch.name.kind.is_chunk() => {}
+            None => return world.send_gone(by, header.op, stretch),
+        }
         if self.queue.len() < QUEUE_MAX {
             let op = header.op;
             self.queue.push_back(Wanted { by, op, stretch });

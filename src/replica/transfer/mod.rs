@@ -31,12 +31,14 @@
 //! | here | when a transfer is wanted, and what happens at its end |
 //! | `fetch` | from an offer to durable files |
 //! | `lend` | offers, and blocks for others |
+//! | `mend` | one damaged file of the own checkpoint |
 //! | `wire` | messages |
 
 pub(super) mod fetch;
 #[cfg(test)]
 mod fetch_test;
 pub(super) mod lend;
+pub(super) mod mend;
 mod wire;
 
 use super::Replica;
@@ -88,13 +90,20 @@ impl Context<'_> {
     }
 }
 
+/// Those who carry out a transfer.
+struct Hands<'a> {
+    fetcher: &'a mut fetch::Fetcher,
+    lender: &'a mut lend::Lender,
+    mender: &'a mut mend::Mender,
+}
+
 impl Replica {
-    /// The two sides of the transfer, and what they need.
+    /// Those who do the work, and what they need.
     fn transfer<'a>(
         &'a mut self,
         now: Time,
         outputs: &'a mut Vec<Output>,
-    ) -> (&'a mut fetch::Fetcher, &'a mut lend::Lender, Context<'a>) {
+    ) -> (Hands<'a>, Context<'a>) {
         let state = self.superblock.state();
         let context = Context {
             cluster: state.cluster,
@@ -104,7 +113,12 @@ impl Replica {
             pool: &self.pool,
             outputs,
         };
-        (&mut self.fetcher, &mut self.lender, context)
+        let hands = Hands {
+            fetcher: &mut self.fetcher,
+            lender: &mut self.lender,
+            mender: &mut self.mender,
+        };
+        (hands, context)
     }
 
     /// A message of a transfer.
@@ -115,30 +129,42 @@ impl Replica {
             return;
         }
         let offers = self.vsr.status() == Status::Normal && !self.checkpoint_lost;
-        let (fetcher, lender, mut context) = self.transfer(now, outputs);
+        let (hands, mut context) = self.transfer(now, outputs);
         match header.command() {
             Some(Command::GetCheckpoint) if offers => {
-                lender.on_get_checkpoint(&header, &state, &mut context);
+                hands
+                    .lender
+                    .on_get_checkpoint(&header, &state, &mut context);
             }
-            Some(Command::GetBlock) => lender.on_get_block(&header, &state, &mut context),
+            Some(Command::GetBlock) => hands.lender.on_get_block(&header, &state, &mut context),
             Some(Command::Checkpoint) => {
                 if let Some(offer) = wire::Offer::read(&message) {
-                    fetcher.on_offer(&header, offer, &mut context);
+                    hands.fetcher.on_offer(&header, offer, &mut context);
                 }
             }
-            Some(Command::Block) => fetcher.on_block(message, &mut context),
+            Some(Command::Block) if hands.mender.expects(&header) => {
+                hands.mender.on_block(message, &mut context);
+            }
+            Some(Command::Block) => hands.fetcher.on_block(message, &mut context),
             _ => {}
         }
     }
 
     pub(super) fn on_library(&mut self, done: LibraryDone, now: Time, outputs: &mut Vec<Output>) {
-        let (fetcher, lender, mut context) = self.transfer(now, outputs);
+        if let LibraryDone::Scrubbed(step) = done {
+            return self.on_scrubbed(step, outputs);
+        }
+        let Some(done) = self.on_mended(done, now, outputs) else {
+            return;
+        };
+        let (hands, mut context) = self.transfer(now, outputs);
         match done {
-            LibraryDone::Read { to, message } => lender.on_read(to, message, &mut context),
+            LibraryDone::Read { to, message } => hands.lender.on_read(to, message, &mut context),
             done @ (LibraryDone::Checked { .. }
             | LibraryDone::Written { .. }
             | LibraryDone::Listed { .. }
-            | LibraryDone::Synced { .. }) => fetcher.on_done(done, &mut context),
+            | LibraryDone::Synced { .. }) => hands.fetcher.on_done(done, &mut context),
+            LibraryDone::Scrubbed(_) => unreachable!("it was the scrub's"),
         }
         self.install(outputs);
     }
@@ -153,10 +179,41 @@ impl Replica {
         // Its own files are good as far as they are known: it was opened with them.
         let manifest = self.superblock.state().manifest();
         let own = manifest.filter(|_| !self.checkpoint_lost);
-        let (fetcher, lender, mut context) = self.transfer(now, outputs);
-        fetcher.tick(least, own, &mut context);
-        lender.read(&mut context);
+        let (hands, mut context) = self.transfer(now, outputs);
+        hands.fetcher.tick(least, own, &mut context);
+        hands.lender.read(&mut context);
         self.install(outputs);
+        if let (Some(manifest), false) = (own, self.installing || self.fetcher.is_active()) {
+            let (hands, mut context) = self.transfer(now, outputs);
+            hands.mender.tick(&manifest, &mut context);
+            self.reopen_mended(outputs);
+        }
+    }
+
+    fn on_mended(
+        &mut self,
+        done: LibraryDone,
+        now: Time,
+        outputs: &mut Vec<Output>,
+    ) -> Option<LibraryDone> {
+        let Some(manifest) = self.superblock.state().manifest() else {
+            return Some(done);
+        };
+        let (hands, mut context) = self.transfer(now, outputs);
+        hands.mender.on_done(done, &manifest, &mut context)
+    }
+
+    /// What was damaged may still be read from, where it was taken up before: open everything again. The
+    /// checkpoint is installed once more, as it is.
+    fn reopen_mended(&mut self, outputs: &mut Vec<Output>) {
+        let building = self.checkpoint_of.is_some() || self.checkpoint_written.is_some();
+        if !self.mender.is_done() || building || !self.superblock.is_settled() {
+            return;
+        }
+        if let Some(in_force) = self.superblock.state().checkpoint() {
+            self.installing = true;
+            self.superblock.change(Change::Install(in_force), outputs);
+        }
     }
 
     /// Refers to the checkpoint that was fetched, once everything of it is here. From then on this

@@ -521,6 +521,21 @@ impl Simulation {
         self.hosts[usize::from(replica)].damage_checkpoint();
     }
 
+    /// Flips a bit in the n-th file of full chunks of a replica's checkpoint, on its disk.
+    pub fn damage_segment(&mut self, replica: ReplicaIndex, number: u64) {
+        self.hosts[usize::from(replica)].damage_segment(number);
+    }
+
+    /// Whether every file of a replica's checkpoint is on its disk as it was written.
+    pub fn has_whole_files(&self, replica: ReplicaIndex) -> bool {
+        self.hosts[usize::from(replica)].has_whole_files()
+    }
+
+    /// Full chunks of transfers in the checkpoint on a replica's disk.
+    pub fn segments(&self, replica: ReplicaIndex) -> usize {
+        self.hosts[usize::from(replica)].segments()
+    }
+
     /// Sets the wall clock of a machine forward, or back.
     pub fn set_clock(&mut self, replica: ReplicaIndex, jump: i64) {
         self.hosts[usize::from(replica)].clock.jump(jump);
