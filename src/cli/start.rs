@@ -19,7 +19,7 @@ use crate::machine::ledger::Ledger;
 use crate::message::{Pool, PoolConfig};
 use crate::replica::TICK_NS;
 use crate::replica::library::Librarian;
-use crate::replica::open::{Opened, open, session_limits};
+use crate::replica::open::{Opened, open, restore, session_limits};
 use crate::replica::superblock::State;
 use crate::runtime::directory::{DataDirectory, OpenDirectory};
 use crate::runtime::lock::DirectoryLock;
@@ -137,7 +137,19 @@ fn run_once(
         move || runtime::populate(&pool)
     });
     let life = random_life()?;
-    let opened = open(state, life, Ledger::default, &mut segments, &storage, &pool)
+    // The checkpoint and the journal at once: neither keeps two cores or the disk busy.
+    let opened = std::thread::scope(|scope| {
+        let restoring = scope.spawn(|| {
+            host::give_way();
+            restore(&state, &storage, Ledger::default)
+        });
+        let restored = || match restoring.join() {
+            Ok(restored) => restored,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        open(state, life, restored, &mut segments, &pool)
+    });
+    let opened = opened
         .map_err(|error| Failure::new(format!("cannot open {}: {error}", data.path().display())))?;
     recount(&opened, start);
     populating

@@ -11,7 +11,8 @@
 //! does not keep a replica from starting when there are others: they have what it lacks. A single
 //! replica that lacks what it had acknowledged does not start.
 //!
-//! Blocking: both worlds do this before anything else runs.
+//! Blocking: both worlds do this before anything else runs. The two lines above do not depend on each
+//! other: [`restore`] may run on a thread of its own while [`open`] scans the journal.
 
 use std::collections::VecDeque;
 
@@ -110,28 +111,53 @@ pub struct Opened {
     pub checkpoint_lost: Option<OpenError>,
 }
 
+/// State machine and client table as of the checkpoint.
+#[derive(Debug)]
+pub struct Restored<M> {
+    machine: M,
+    sessions: Sessions,
+    /// Why they are empty instead, where there are others that have the same checkpoint.
+    lost: Option<OpenError>,
+}
+
+/// What the checkpoint holds; `empty` where there is none, or one that is damaged and that others have.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn restore<M: Machine>(
+    state: &State,
+    storage: &dyn Storage,
+    empty: impl FnOnce() -> M,
+) -> Result<Restored<M>, OpenError> {
+    let nothing = |lost| Restored {
+        machine: empty(),
+        sessions: no_sessions(state),
+        lost,
+    };
+    match read_checkpoint::<M>(state, storage) {
+        Ok(Some((machine, sessions))) => Ok(Restored {
+            machine,
+            sessions,
+            lost: None,
+        }),
+        Ok(None) => Ok(nothing(None)),
+        Err(error) if error.is_damage() && state.replica_count > 1 => Ok(nothing(Some(error))),
+        Err(error) => Err(error),
+    }
+}
+
 /// Opens a replica whose superblock has been read, with state machine `M`. `life_number` is random:
-/// it tells this start from every other.
+/// it tells this start from every other. `restored` is asked for when the journal has been scanned.
 ///
 /// # Errors
 /// See [`OpenError`].
 pub fn open<M: Machine + 'static>(
     state: State,
     life_number: u64,
-    empty: impl FnOnce() -> M,
+    restored: impl FnOnce() -> Result<Restored<M>, OpenError>,
     device: &mut (impl ReadAt + WriteAt),
-    storage: &dyn Storage,
     pool: &Pool,
 ) -> Result<Opened, OpenError> {
-    let (machine, sessions, checkpoint_lost) = match restore::<M>(&state, storage) {
-        Ok(Some((machine, sessions))) => (machine, sessions, None),
-        Ok(None) => (empty(), no_sessions(&state), None),
-        // Others have the same files.
-        Err(error) if error.is_damage() && state.replica_count > 1 => {
-            (empty(), no_sessions(&state), Some(error))
-        }
-        Err(error) => return Err(error),
-    };
     let mut scan = Scan::default();
     let (journal, recovery) = Journal::open(
         journal_config(&state),
@@ -149,6 +175,11 @@ pub fn open<M: Machine + 'static>(
         commit,
         unsure_from,
     } = scan.finish(&state, &recovery.corruptions)?;
+    let Restored {
+        machine,
+        sessions,
+        lost: checkpoint_lost,
+    } = restored()?;
 
     let config = Config {
         cluster: state.cluster,
@@ -225,7 +256,7 @@ fn no_sessions(state: &State) -> Sessions {
 }
 
 /// What the checkpoint holds, if there is one.
-fn restore<M: Machine>(
+fn read_checkpoint<M: Machine>(
     state: &State,
     storage: &dyn Storage,
 ) -> Result<Option<(M, Sessions)>, OpenError> {

@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::executor::Executor;
 use super::io::{ConnectionId, Input, Output};
-use super::open::{Opened, journal_config, open};
+use super::open::{Opened, journal_config, open, restore};
 use super::superblock::{Identity, State};
 use super::*;
 use crate::limits::{HEADER_SIZE, MESSAGE_SIZE_MAX, SECTOR_SIZE};
@@ -86,7 +86,8 @@ impl World {
         let state = State::decode_file(&disk.superblock).unwrap();
         let mut device = MemoryDevice::from_image(disk.image);
         let empty = || Ledger::new(LedgerOptions::default());
-        let opened = open(state, 1, empty, &mut device, &disk.storage, &pool).unwrap();
+        let restored = restore(&state, &disk.storage, empty);
+        let opened = open(state, 1, || restored, &mut device, &pool).unwrap();
         let Opened {
             replica,
             executor,

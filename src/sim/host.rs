@@ -29,7 +29,7 @@ use crate::replica::Replica;
 use crate::replica::executor::{CheckpointTask, Executor, Task};
 use crate::replica::io::{Fatal, Input, Output};
 use crate::replica::library::{Librarian, LibraryTask};
-use crate::replica::open::{OpenError, journal_config, open};
+use crate::replica::open::{OpenError, journal_config, open, restore};
 use crate::replica::superblock::{Identity, State};
 use crate::store::{BLOCK_SIZE, FileKind, FileName, Manifest, MemoryStorage};
 
@@ -252,12 +252,12 @@ impl Host {
             self.memory = Memory::SetBack;
         }
         let pool = self.take_pool();
-        let opened = open::<Ledger>(
+        let restored = restore(&state, &self.storage, || Ledger::new(LEDGER));
+        let opened = open(
             state,
             u64::from(self.life) << 32 | self.random.below(1 << 32),
-            || Ledger::new(LEDGER),
+            || restored,
             &mut self.journal,
-            &self.storage,
             &pool,
         )?;
         self.pools.push(pool.clone());

@@ -103,7 +103,7 @@ impl fmt::Display for FileName {
 }
 
 /// A directory of immutable files.
-pub trait Storage: Send {
+pub trait Storage: Send + Sync {
     /// Begins a file. Until it is finished, a file of that name from before stays as it is.
     fn create(&mut self, name: FileName) -> io::Result<Box<dyn FileWriter>>;
 
