@@ -130,6 +130,10 @@ fn a_killed_replica_shows_all_that_it_acknowledged() {
     assert!(!output.contains("superblock"), "{output}");
     assert_eq!(output.matches("create_transfers").count(), 3, "{output}");
 
+    let (code, output, _) = stampede(&["inspect", "verify", directory]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("sound"), "{output}");
+
     // One byte of an acknowledged entry that is not the last.
     let segment = path.join("journal/journal-0000.seg");
     let mut bytes = fs::read(&segment).unwrap();

@@ -5,7 +5,8 @@
 //!     ├─► superblock   four copies, and the newest state in words
 //!     ├─► journal      what a restart would find, entry by entry; `log`: which of it is in force
 //!     ├─► checkpoint   the manifest's files, every block verified
-//!     └─► sessions     the client table of the checkpoint
+//!     ├─► sessions     the client table of the checkpoint
+//!     └─► verify       all of that, and the ledger restored and added up again
 //!            each gives a report (a value) and problems ──► text or JSON, exit code
 //! ```
 //!
@@ -25,6 +26,7 @@ mod sessions;
 mod source;
 mod superblock;
 mod text;
+mod verify;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ use self::journal::{JournalReport, OpRange, Selection};
 use self::sessions::SessionsReport;
 use self::source::Source;
 use self::superblock::SuperblockReport;
+use self::verify::VerifyReport;
 use super::{Failure, say};
 
 /// Damage was found: the third exit code beside failure and usage.
@@ -72,6 +75,8 @@ enum Part {
     Checkpoint,
     /// Clients, as of the newest checkpoint
     Sessions,
+    /// Every checksum of every file, and every invariant of the ledger
+    Verify,
     /// Everything
     All,
 }
@@ -128,6 +133,8 @@ struct Report {
     checkpoint: Option<CheckpointReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sessions: Option<SessionsReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify: Option<VerifyReport>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -162,6 +169,7 @@ fn examine(arguments: &Arguments) -> Result<Report, Failure> {
         journal: None,
         checkpoint: None,
         sessions: None,
+        verify: None,
     };
     if let Some(state) = state {
         if wants(Part::Journal) {
@@ -172,6 +180,9 @@ fn examine(arguments: &Arguments) -> Result<Report, Failure> {
         }
         if wants(Part::Sessions) {
             report.sessions = sessions::examine(&source, &state, &mut problems);
+        }
+        if arguments.part == Part::Verify {
+            report.verify = Some(verify::examine(&source, &state, &mut problems));
         }
     } else if arguments.part != Part::Superblock {
         let what = "cannot be read without a superblock: the identity and geometry of the journal, \
@@ -206,6 +217,9 @@ impl Report {
         }
         if let Some(sessions) = &self.sessions {
             sessions.write(&mut out);
+        }
+        if let Some(verify) = &self.verify {
+            verify.write(&mut out);
         }
         if self.sound {
             out.push_str("sound: no damage found\n");

@@ -38,7 +38,7 @@ pub(super) struct CheckpointReport {
 #[derive(Debug, Serialize)]
 pub(super) struct FileReport {
     pub(super) name: String,
-    size: u64,
+    pub(super) size: u64,
     data_size: u64,
     checksum: Hex,
     /// `None`: every block is as it was written.

@@ -53,6 +53,10 @@ impl Expiries {
         self.rows.iter().copied()
     }
 
+    pub(super) fn contains(&self, expires_at: u64, row: u32) -> bool {
+        self.rows.contains(&(expires_at, row))
+    }
+
     fn pop_due(&mut self, timestamp: u64) -> Option<u32> {
         let (expires_at, row) = *self.rows.first()?;
         if expires_at > timestamp {

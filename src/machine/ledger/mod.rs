@@ -21,6 +21,7 @@
 //! | `unresolved` | pending transfers whose rows have left memory |
 //! | `lookup` | lookup_accounts, lookup_transfers |
 //! | `snapshot`, `restore` | the files of a checkpoint, written and read |
+//! | `verify` | every invariant, checked against the transfers |
 //!
 //! The checks of an event come in a fixed order, and the first that fails names the status; the
 //! order is part of the protocol.
@@ -42,6 +43,7 @@ mod snapshot;
 mod transfers;
 mod undo;
 mod unresolved;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ use self::batch::Results;
 use self::books::Books;
 pub use self::expiry::PULSE_EVENTS_MAX;
 use self::snapshot::Files;
+pub use self::verify::{BROKEN_MAX, Verified};
 use super::Machine;
 use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Snapshot, Storage, StoreError, Table};
 
