@@ -15,7 +15,7 @@ use crate::limits::{
     JOURNAL_SIZE_DEFAULT, JOURNAL_SIZE_MIN, REPLICAS_MAX, SEGMENT_SIZE_DEFAULT, SESSIONS_DEFAULT,
     SESSIONS_MAX, STANDBYS_MAX,
 };
-use crate::replica::superblock::Identity;
+use crate::replica::superblock::{Identity, State};
 use crate::runtime::directory::DataDirectory;
 use crate::runtime::host;
 
@@ -143,22 +143,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// `format`, or `recover` for a replica whose directory was lost.
 pub(super) fn make(arguments: &Arguments, recovering: bool) -> Result<(), Failure> {
-    let mut identity = check(arguments)?;
-    identity.recovering = recovering;
-    identity.journal_id = host::random_id()
-        .map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))?;
-    let data = DataDirectory::new(&arguments.directory);
-    let mut bar = Bar::new(!arguments.quiet && std::io::stderr().is_terminal());
-    let result = data.format(&identity, |done, total| bar.show(done, total));
-    bar.end();
-    let state = result.map_err(Failure::new)?;
-    let (done, then) = if recovering {
+    let words = if recovering {
         let then = "start it as usual: it fetches what it lacks from the others, and votes once it knows \
                     what it had promised\n";
         ("made for recovery:", then)
     } else {
         ("formatted", "")
     };
+    make_with(arguments, recovering, words, |_, _| Ok(()))
+}
+
+/// The same with a state to begin with, that `content` writes before the directory counts as made; `words` are
+/// what is said of it.
+pub(super) fn make_with(
+    arguments: &Arguments,
+    recovering: bool,
+    words: (&str, &str),
+    content: impl FnOnce(&mut State, &DataDirectory) -> Result<(), String>,
+) -> Result<(), Failure> {
+    let mut identity = check(arguments)?;
+    identity.recovering = recovering;
+    identity.journal_id = host::random_id()
+        .map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))?;
+    let data = DataDirectory::new(&arguments.directory);
+    let mut bar = Bar::new(!arguments.quiet && std::io::stderr().is_terminal());
+    let result = data.format_with(&identity, |done, total| bar.show(done, total), content);
+    bar.end();
+    let state = result.map_err(Failure::new)?;
+    let (done, then) = words;
     say(&format!(
         "{done} {}: cluster {}, replica {} of {}, journal {}\n{then}",
         arguments.directory.display(),

@@ -23,7 +23,7 @@ mod inspect_test;
 mod journal;
 mod log;
 mod sessions;
-mod source;
+pub(super) mod source;
 mod superblock;
 mod text;
 mod verify;
@@ -84,7 +84,7 @@ enum Part {
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Severity {
+pub(super) enum Severity {
     /// Bytes are not what was written.
     Damage,
     /// Nobody knows: they could not be read, or not by this release.
@@ -93,10 +93,10 @@ enum Severity {
 
 /// Something that is not as it should be: what, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Problem {
+pub(super) struct Problem {
     part: &'static str,
     severity: Severity,
-    what: String,
+    pub(super) what: String,
 }
 
 impl Problem {

@@ -9,11 +9,13 @@
 )]
 
 mod addresses;
+mod backup;
 mod bench;
 mod drill;
 mod format;
 mod inspect;
 mod recover;
+mod restore;
 mod sim;
 mod size;
 mod start;
@@ -39,6 +41,10 @@ enum Command {
     Format(format::Arguments),
     /// Make the data directory of a replica again, after the former one was lost
     Recover(format::Arguments),
+    /// Make the data directory of a replica of a new cluster, from an image
+    Restore(restore::Arguments),
+    /// Copy a consistent, verified image of a replica, running or not
+    Backup(backup::Arguments),
     /// Run a replica
     Start(start::Arguments),
     /// Show what is in the files of a replica that is not running
@@ -99,6 +105,8 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Format(arguments) => format::run(arguments),
         Command::Recover(arguments) => recover::run(arguments),
+        Command::Restore(arguments) => restore::run(arguments),
+        Command::Backup(arguments) => backup::run(arguments),
         Command::Start(arguments) => start::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Bench(arguments) => return bench::run(arguments),
@@ -149,6 +157,8 @@ mod tests {
             "stampede format --replica 0 --replica-count 1 --cluster 1 --journal-size 1MiB d",
             "stampede format --replica 4 --replica-count 3 --standby-count 1 --cluster 1 d",
             "stampede recover --replica 0 --replica-count 1 --cluster 1 d",
+            "stampede restore --replica 0 --replica-count 1 --cluster 1 d",
+            "stampede backup d",
             "stampede start --addresses d",
             "stampede start --addresses 1,,2 d",
             "stampede inspect --op 9..3 d",
@@ -158,7 +168,9 @@ mod tests {
             let error = Cli::try_parse_from(line.split(' ')).map(|cli| match cli.command {
                 Command::Format(arguments) => format::check(&arguments).map(|_| ()),
                 Command::Recover(arguments) => recover::check(&arguments),
+                Command::Restore(arguments) => restore::check(&arguments),
                 Command::Start(_)
+                | Command::Backup(_)
                 | Command::Inspect(_)
                 | Command::Bench(_)
                 | Command::Sim(_)

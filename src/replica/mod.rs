@@ -18,6 +18,7 @@
 //! | `library` | blocking work on checkpoint files, for another thread |
 //! | `scrub` | what lies on the disk, verified before it is needed |
 //! | `open`, `scan` | all of it, from what a disk holds |
+//! | `image` | checkpoint and log of a replica, for a backup |
 //!
 //! Promises: an effect of the protocol reaches the world in the order in which it was caused; nothing
 //! is said before it is durable; a failed write stops the replica.
@@ -27,6 +28,7 @@ mod pace;
 mod room;
 mod peers;
 pub mod executor;
+pub mod image;
 pub mod ingress;
 pub mod io;
 pub mod library;

@@ -56,6 +56,8 @@ pub enum DirectoryError {
     Journal(#[from] FilesError),
     #[error(transparent)]
     Lock(#[from] LockError),
+    #[error("{0}")]
+    Content(String),
     #[error("cannot {action} {}: {error}", path.display())]
     Io {
         action: &'static str,
@@ -106,10 +108,24 @@ impl DataDirectory {
         identity: &Identity,
         progress: impl FnMut(u64, u64),
     ) -> Result<State, DirectoryError> {
+        self.format_with(identity, progress, |_, _| Ok(()))
+    }
+
+    /// The same, where `content` puts something into it that the state speaks of, before the directory
+    /// counts as formatted.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`]; nothing is left behind then.
+    pub fn format_with(
+        &self,
+        identity: &Identity,
+        progress: impl FnMut(u64, u64),
+        content: impl FnOnce(&mut State, &Self) -> Result<(), String>,
+    ) -> Result<State, DirectoryError> {
         let existed = self.check_empty()?;
         fs::create_dir_all(&self.path).map_err(|error| self.io("create", &self.path, error))?;
         let lock = DirectoryLock::acquire(&self.path)?;
-        let result = self.fill(identity, progress);
+        let result = self.fill(identity, progress, content);
         if result.is_err() {
             // The first error is the one to report; whatever stays behind is reported next time.
             let _ = fs::remove_dir_all(self.journal());
@@ -163,11 +179,13 @@ impl DataDirectory {
         &self,
         identity: &Identity,
         progress: impl FnMut(u64, u64),
+        content: impl FnOnce(&mut State, &Self) -> Result<(), String>,
     ) -> Result<State, DirectoryError> {
-        let state = State::format(identity);
+        let mut state = State::format(identity);
         JournalFiles::create(&self.journal(), &journal_config(&state), progress)?;
         let checkpoints = self.checkpoints();
         fs::create_dir(&checkpoints).map_err(|error| self.io("create", &checkpoints, error))?;
+        content(&mut state, self).map_err(DirectoryError::Content)?;
         // It has its name only when all of it is durable.
         let unfinished = self.unfinished_superblock();
         let write = || -> io::Result<()> {

@@ -92,8 +92,29 @@ impl Cluster {
 
     /// The same, with room for so many sessions.
     pub(crate) fn start_with(name: &str, count: usize, sessions: usize) -> Self {
+        Self::made(name, 42, count, |mut arguments| {
+            arguments.push(format!("--clients-max={sessions}"));
+            arguments
+        })
+    }
+
+    /// A new cluster that begins with an image.
+    pub(crate) fn restore(name: &str, cluster: u128, count: usize, image: &Path) -> Self {
+        Self::made(name, cluster, count, |mut arguments| {
+            arguments[0] = "restore".to_owned();
+            arguments.push(format!("--from={}", image.display()));
+            arguments
+        })
+    }
+
+    /// Makes directories with the arguments of format, changed by `with`, and starts all replicas.
+    fn made(
+        name: &str,
+        cluster: u128,
+        count: usize,
+        with: impl Fn(Vec<String>) -> Vec<String>,
+    ) -> Self {
         let directory = test_directory(name);
-        let cluster = 42;
         let replicas = (0..count).map(|index| Replica {
             directory: directory.join(format!("replica-{index}")),
             address: free_address(),
@@ -108,8 +129,7 @@ impl Cluster {
         for index in 0..count {
             let path = &cluster.replicas[index].directory;
             let status = Command::new(PROGRAM)
-                .args(format_arguments(cluster.cluster, index, count, path))
-                .arg(format!("--clients-max={sessions}"))
+                .args(with(format_arguments(cluster.cluster, index, count, path)))
                 .status()
                 .expect("the program can be run");
             assert!(status.success(), "format of replica {index}: {status}");

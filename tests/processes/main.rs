@@ -18,6 +18,7 @@
     reason = "processes live in real time, and a failed test says where their logs are"
 )]
 
+mod backup;
 mod cluster;
 mod commands;
 mod crowd;

@@ -27,7 +27,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(in crate::cli) struct Source {
     data: DataDirectory,
     /// Held, shared, for as long as this is read.
     _lock: Option<File>,
@@ -35,7 +35,7 @@ pub(super) struct Source {
 
 impl Source {
     /// Locks a directory that has been formatted.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(in crate::cli) fn open(path: &Path) -> Result<Self, Failure> {
         let data = DataDirectory::new(path);
         match data.state() {
             // What is wrong with a superblock that is there is reported with everything else.
@@ -46,28 +46,26 @@ impl Source {
         Ok(Self { data, _lock: lock })
     }
 
-    pub(super) fn superblock_path(&self) -> PathBuf {
+    pub(in crate::cli) fn superblock_path(&self) -> PathBuf {
         self.data.superblock()
     }
 
-    pub(super) fn superblock(&self) -> Result<Vec<u8>, Failure> {
+    pub(in crate::cli) fn superblock(&self) -> Result<Vec<u8>, Failure> {
         let path = self.data.superblock();
         fs::read(&path)
             .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
     }
 
-    pub(super) fn journal_path(&self) -> PathBuf {
+    pub(in crate::cli) fn journal_path(&self) -> PathBuf {
         self.data.journal()
     }
 
-    pub(super) fn checkpoints_path(&self) -> PathBuf {
+    pub(in crate::cli) fn checkpoints_path(&self) -> PathBuf {
         self.data.checkpoints()
     }
 
-    pub(super) fn checkpoints(&self) -> Checkpoints {
-        Checkpoints {
-            path: self.data.checkpoints(),
-        }
+    pub(in crate::cli) fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of(&self.data)
     }
 }
 
@@ -110,7 +108,7 @@ fn lock(directory: &Path) -> Result<Option<File>, Failure> {
 /// The journal's segments, to be read and nothing else. One is open at a time: there may be more of
 /// them than a process may open.
 #[derive(Debug)]
-pub(super) struct Segments {
+pub(in crate::cli) struct Segments {
     directory: PathBuf,
     present: Vec<bool>,
     open: Option<(u32, File)>,
@@ -118,7 +116,11 @@ pub(super) struct Segments {
 
 impl Segments {
     /// Opens what is there; says what is not as it was formatted.
-    pub(super) fn open(directory: &Path, config: &Config, problems: &mut Vec<Problem>) -> Self {
+    pub(in crate::cli) fn open(
+        directory: &Path,
+        config: &Config,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut present = Vec::new();
         let mut missing = Vec::new();
         for index in 0..config.segment_count {
@@ -178,7 +180,7 @@ impl Segments {
     }
 
     /// Whether there is anything to read at all.
-    pub(super) fn any(&self) -> bool {
+    pub(in crate::cli) fn any(&self) -> bool {
         self.present.contains(&true)
     }
 
@@ -215,13 +217,22 @@ impl ReadAt for Segments {
 /// Checkpoint files, to be read and nothing else. (The server's own storage removes unfinished
 /// files when it is opened.)
 #[derive(Debug)]
-pub(super) struct Checkpoints {
+pub(in crate::cli) struct Checkpoints {
     path: PathBuf,
 }
 
 impl Checkpoints {
+    /// Of a replica, which may be running.
+    pub(in crate::cli) fn of(data: &DataDirectory) -> Self {
+        Self::at(data.checkpoints())
+    }
+
+    pub(in crate::cli) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     /// Files with names that no storage gives, or that were never finished.
-    pub(super) fn strangers(&self) -> Vec<String> {
+    pub(in crate::cli) fn strangers(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.path) else {
             return Vec::new();
         };
