@@ -6,6 +6,7 @@
 #   scripts/bench.sh --transfers 10m --replicas 1
 #   scripts/bench.sh --sweep                      100, 1k, 10k, 100k, 1m and 10m in one report
 #   scripts/bench.sh -- --workload zipfian --clients 8
+#   scripts/bench.sh --suite ledger               every figure of the ledger, each beside its aim (--help too)
 #
 # Options:
 #   --transfers COUNT   transfers to create: 100, 1k, 10k, 100k, 1m, 10m, ...        [1m]
@@ -37,6 +38,13 @@ die() {
 }
 
 usage() { sed -n '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
+
+if [[ ${1:-} == --suite ]]; then
+    suite=${2:-}
+    [[ $suite =~ ^[a-z]+$ && -x scripts/suites/$suite.sh ]] ||
+        die "--suite $suite: there is $(basename -s .sh -a scripts/suites/*.sh | paste -sd' ')"
+    exec "scripts/suites/$suite.sh" "${@:3}"
+fi
 
 while (($#)); do
     case $1 in

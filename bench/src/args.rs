@@ -35,6 +35,8 @@ pub struct BenchArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum BenchCommand {
+    /// Ask for the transfers of accounts of a loaded cluster, time and check every answer
+    Queries(QueriesArgs),
     /// Merge the JSON files of several runs into one table and one HTML report
     Report(ReportArgs),
 }
@@ -47,6 +49,50 @@ pub struct ReportArgs {
     /// Write one self-contained HTML page with all runs
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct QueriesArgs {
+    /// Replica addresses in replica order, separated by commas (a bare port means 127.0.0.1)
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:3001")]
+    pub addresses: Vec<String>,
+    /// Cluster id that the data files were formatted with
+    #[arg(long, default_value_t = 0)]
+    pub cluster: u128,
+    /// Queries in all
+    #[arg(long, value_name = "COUNT", default_value = "1k", value_parser = count)]
+    pub queries: u64,
+    /// Rows that each asks for
+    #[arg(long, default_value_t = BATCH_EVENTS_MAX, value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_EVENTS_MAX)))]
+    pub limit: u32,
+    /// Client sessions; each has one query in flight
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
+    pub clients: u32,
+    /// The newest transfers first
+    #[arg(long)]
+    pub reversed: bool,
+    /// Every second query from the newest on
+    #[arg(long, conflicts_with = "reversed")]
+    pub both: bool,
+    /// Wait between two queries of a client (10ms)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub pause: Option<Duration>,
+    /// Seed of the accounts that are asked for
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Give up when a query has not been answered for this long
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Write everything measured as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl QueriesArgs {
+    /// Where the cluster is.
+    pub fn servers(&self) -> Result<Vec<SocketAddr>, Failure> {
+        addresses(&self.addresses)
+    }
 }
 
 #[derive(Args, Clone, Debug)]

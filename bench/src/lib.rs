@@ -23,6 +23,7 @@ pub mod figures;
 pub mod books;
 pub mod engine;
 pub mod phase;
+pub mod queries;
 pub mod progress;
 pub mod disk;
 pub mod machine;
@@ -33,7 +34,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 pub use args::BenchArgs;
-use args::{BenchCommand, LoadArgs, ReportArgs};
+use args::{BenchCommand, LoadArgs, QueriesArgs, ReportArgs};
 pub use course::load;
 use failure::{Exit, Failure};
 use report::RunReport;
@@ -43,6 +44,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
     let outcome = match &args.command {
         None => run_load(&args.load),
         Some(BenchCommand::Report(args)) => run_report(args),
+        Some(BenchCommand::Queries(args)) => run_queries(args),
     };
     match outcome {
         Ok(exit) => exit.into(),
@@ -67,6 +69,20 @@ fn run_load(args: &LoadArgs) -> Result<Exit, Failure> {
         report::write(path, &report::html::page(std::slice::from_ref(&report)))?;
     }
     Ok(if report.is_good() {
+        Exit::Good
+    } else {
+        Exit::WrongResults
+    })
+}
+
+fn run_queries(args: &QueriesArgs) -> Result<Exit, Failure> {
+    let measured = queries::measure(args, &args.servers()?)?;
+    say(&measured.text());
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(&measured).expect("a report is plain data");
+        report::write(path, &(json + "\n"))?;
+    }
+    Ok(if measured.is_good() {
         Exit::Good
     } else {
         Exit::WrongResults
