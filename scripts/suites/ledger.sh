@@ -79,7 +79,7 @@ row() {
 
 base=3901
 addresses=
-# start REPLICAS: a fresh cluster, running.
+# start REPLICAS [JOURNAL]: a fresh cluster, running.
 start() {
     local i
     data=$(mktemp -d "$dir/suite.XXXXXX")
@@ -87,7 +87,8 @@ start() {
     replicas=$1
     for ((i = 0; i < replicas; i++)); do addresses+="${addresses:+,}$((base + i))"; done
     for ((i = 0; i < replicas; i++)); do
-        "$stampede" format --quiet --cluster 0 --replica "$i" --replica-count "$replicas" "$data/$i" >/dev/null
+        "$stampede" format --quiet --cluster 0 --replica "$i" --replica-count "$replicas" \
+            --journal-size "${2:-1GiB}" "$data/$i" >/dev/null
     done
     launch
 }
@@ -95,11 +96,12 @@ start() {
 launch() {
     local i
     pids=()
+    rm -f "$data"/*.log
     for ((i = 0; i < replicas; i++)); do
         "$stampede" start --addresses "$addresses" "$data/$i" 2>"$data/$i.log" &
         pids+=($!)
     done
-    until grep -q 'serving: primary' "$data"/*.log; do
+    until grep -qs 'serving: primary' "$data"/*.log; do
         kill -0 "${pids[0]}" 2>/dev/null || { cat "$data/0.log" >&2; die "replica 0 ended"; }
         sleep 0.01
     done
@@ -197,6 +199,14 @@ row "batches of 1, one client: p50" "$(latency 2)" ms at-most 0.5
 load --transfers 1m --clients 64 --batch 1
 row "batches of 1, 64 clients: requests per second" "$(throughput)" tx/s at-least 20000
 row "  p99" "$(latency 4)" ms at-most 10
+stop
+
+# ── hundreds of checkpoints: a small journal has one for each 8 MiB of log ─────────────────────────
+start 1 64MiB
+load --transfers 20m --clients 4
+row "300 checkpoints, batches of 8,189: longest stall" "$(stall)" ms at-most 40
+load --transfers 600k --clients 64 --batch 1
+row "300 checkpoints, batches of 1: longest stall" "$(stall)" ms at-most 40
 stop
 
 # ── a hundred million ───────────────────────────────────────────────────────────────────────────────

@@ -24,6 +24,7 @@ mod sealed;
 mod copy;
 mod checkpoint;
 mod scrub;
+mod packed;
 mod error;
 
 pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
@@ -31,6 +32,7 @@ pub use copy::SealedCopy;
 pub use error::StoreError;
 pub use index::{IdHash, Index, ROW_NONE};
 pub use memory::MemoryStorage;
+pub use packed::{Field, PackedRows, pack};
 pub use pages::{Pages, prefetch};
 pub use reserve::Reserve;
 pub use scrub::{ScrubStep, Scrubber};
