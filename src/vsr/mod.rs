@@ -269,11 +269,14 @@ impl Vsr {
             (false, true) => Voting::Recovering,
             (false, false) => Voting::Voter,
         };
+        // What it had sent before its own disk had it, others may have; alone nobody else counts, but
+        // standbys follow.
+        let resumes = alone && config.standby_count == 0;
         let status = if promise.recovering {
             Status::Recovering
         } else if promise.log_view < promise.view {
             Status::ViewChange
-        } else if is_primary && !alone && !first_start && !Mutant::ResumesItsView.is_on() {
+        } else if is_primary && !resumes && !first_start && !Mutant::ResumesItsView.is_on() {
             Status::Resigned
         } else if unsure_from.is_some() {
             Status::CatchUp

@@ -38,6 +38,27 @@ fn a_majority_of_replicas_is_down_standbys_do_not_count() -> Scenario {
 }
 
 #[test]
+fn a_single_replica_loses_what_its_standby_has_both_go_on_with_one_log() -> Scenario {
+    let mut options = Options {
+        replica_count: 1,
+        standby_count: 1,
+        ..Options::CALM
+    };
+    options.speed.write_max = 20 * MILLISECOND;
+    let mut cluster = cluster_of(options)?;
+    for _ in 0..20 {
+        // Long enough for the standby to have it, not for the disk.
+        cluster.submit(1);
+        cluster.run_for(3 * MILLISECOND)?;
+        cluster.crash(0);
+        cluster.start(0)?;
+        assert!(answers(&mut cluster, 2)?);
+        assert!(cluster.run_until(SECOND, |c| has_caught_up(c, 1))?);
+    }
+    ends_well(&mut cluster)
+}
+
+#[test]
 fn it_is_down_and_another_is_slow_nobody_waits() -> Scenario {
     let mut cluster = with_standbys(2)?;
     cluster.crash(STANDBY);
