@@ -185,9 +185,9 @@ impl Replay {
             return;
         };
         // Without damage, the frames have said so themselves.
-        if self.lost.take().is_none() {
+        let Some(Lost { count }) = self.lost.take() else {
             return;
-        }
+        };
         if self.slots.is_empty() || sound.op < self.first {
             self.slots.clear();
             if sound.op > self.checkpoint {
@@ -198,7 +198,11 @@ impl Replay {
         }
         let is_there = |slot: &Slot| slot.checksum() == sound.checksum;
         if !self.slot(sound.op).is_some_and(is_there) {
-            self.truncate_to(self.commit.min(sound.op - 1));
+            let further = sound.op.checked_sub(self.head());
+            let exact = further.is_some_and(|further| further > 0 && count == Some(further));
+            if !exact {
+                self.truncate_to(self.commit.min(sound.op - 1));
+            }
             self.pad_to(sound.op - 1);
             self.slots.push_back(Slot::Missing(sound.checksum));
         }

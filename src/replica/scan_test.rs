@@ -310,6 +310,21 @@ fn what_the_log_was_once_is_known_whatever_is_damaged_below() {
 }
 
 #[test]
+fn what_lies_before_a_counted_loss_is_trusted() {
+    let mut disk = Disk::fill(20);
+    (disk.state.sound_op, disk.state.sound_checksum) = (18, disk.chain[18]);
+    disk.state.sound_position = disk.scan().locations[18].unwrap().position;
+    disk.state.commit = 12;
+    for frame in [16, 17] {
+        disk.erase(frame);
+    }
+    let scanned = disk.scan();
+    assert_eq!((scanned.log.head(), scanned.unsure_from), (20, None));
+    assert_eq!(missing(&scanned), [17, 18]);
+    disk.assert_chain(&scanned);
+}
+
+#[test]
 fn damage_to_a_stand_in_puts_nothing_else_in_doubt() {
     let mut disk = Disk::fill(20);
     disk.erase(4);
