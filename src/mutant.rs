@@ -60,6 +60,7 @@ mutants! {
     ForgetsTimestamps: "a new primary does not go on from the last timestamp of the log", "a failover to a clock that is behind";
     PrimaryClockAlone: "cluster time follows the primary's clock, whatever the others say", "NTP gone wrong on one machine";
     PipelineWithoutEnd: "the primary prepares without a bound", "queues that grow";
+    StandbyCounts: "a standby is counted in a quorum", "members that are taken for voters; Ongaro 2014 §4.2.1";
     // View changes.
     ResumesItsView: "a primary that has restarted goes on in its view", "VR Revisited §4.3";
     LeavesAlone: "a replica leaves its view without the others", "Ongaro 2014 §9.6, pre-vote";
@@ -79,16 +80,20 @@ mutants! {
     AcknowledgesOverHoles: "a backup acknowledges entries above one that its disk has damaged", "Protocol-Aware Recovery §3";
     DamageIsANack: "a damaged entry counts as one that was never there", "Protocol-Aware Recovery §3.4";
     NackQuorumShort: "one nack too few decides that an entry was not committed", "Protocol-Aware Recovery §3.4";
+    UnsureIsTrusted: "a log whose end may be lost speaks for its end", "Protocol-Aware Recovery §3.4";
     RestoredCutsOff: "an entry that was restored replaces all that follow it", "a log of another shape";
     // Recovery.
     VotesWhileRecovering: "a replica that has forgotten its promises votes at once", "Michael et al. 2017";
     IgnoresRollback: "an older copy of a replica's files is not noticed", "Michael et al. 2017; restored virtual machines";
+    CopiesAtOnce: "all copies of the superblock are written at once", "a double write without an order";
+    SameHalfFirst: "the same half of the superblock is always written first", "a double write that trusts what a crash has spoiled";
     KeepsDeadEntries: "a restart believes entries that died in a view change", "a log that is cut in memory only";
     // Sessions.
     ExecutesTwice: "a request that was answered is taken for a new one", "VR Revisited §4.1, client table";
     EvictsTheNewest: "a full client table drops the session that was used last", "an order turned round";
     LosesSessions: "the client table is not restored from a checkpoint", "Ongaro 2014 §6.3, sessions in snapshots";
     LosesReplies: "replies are not restored from a checkpoint", "Ongaro 2014 §6.3, sessions in snapshots";
+    OnlyThePrimaryKeepsReplies: "backups keep no replies: they have sent none", "VR Revisited §4.1, client table";
     // Checkpoints.
     StartsTooLate: "a restart begins to read the journal one entry too late", "an off-by-one at the checkpoint";
     SweepsTooEarly: "files of the checkpoint in force are removed while the next is written", "garbage collection before the commit";

@@ -22,7 +22,7 @@ use std::thread;
 
 use stampede::mutant::Mutant;
 use stampede::sim::{
-    FaultPlan, MILLISECOND, Mixture, Options, Quality, SECOND, Simulation, Violation,
+    Damage, FaultPlan, MILLISECOND, Mixture, Options, Quality, SECOND, Simulation, Violation,
 };
 
 type Scenario = Result<(), Violation>;
@@ -57,6 +57,9 @@ const CHECKPOINTS: Trial = trial("checkpoints", checkpoints, 20);
 const ALONE: Trial = trial("alone", alone, 3);
 const TRANSFER: Trial = trial("transfer", transfer, 3);
 const BAD_DONOR: Trial = trial("bad donor", bad_donor, 3);
+const LOST_END: Trial = trial("lost end", lost_end, 3);
+const STANDBY: Trial = trial("standby", standby, 3);
+const SPOILED: Trial = trial("spoiled copies", spoiled_copies, 5);
 
 const TRIALS: &[Trial] = &[
     STORM,
@@ -77,6 +80,9 @@ const TRIALS: &[Trial] = &[
     ALONE,
     TRANSFER,
     BAD_DONOR,
+    LOST_END,
+    STANDBY,
+    SPOILED,
 ];
 
 /// Where a mutant is to be caught.
@@ -103,13 +109,18 @@ fn trial_of(mutant: Mutant) -> Trial {
         Mutant::DeafPrimaryStays => DEAF,
         Mutant::AsksOnce => AWAY,
         Mutant::EvictsTheNewest => PLACES,
-        Mutant::LosesSessions | Mutant::LosesReplies => REPLIES,
+        Mutant::LosesSessions | Mutant::LosesReplies | Mutant::OnlyThePrimaryKeepsReplies => {
+            REPLIES
+        }
         Mutant::JoinsTooEarly => JOIN,
         Mutant::LogViewTooEarly => REJOINS,
         Mutant::SweepsTooEarly | Mutant::CheckpointNotSynced => CHECKPOINTS,
         Mutant::StartsTooLate => ALONE,
         Mutant::NeverBeyondReach | Mutant::TransferNotSynced => TRANSFER,
         Mutant::TransferNotVerified => BAD_DONOR,
+        Mutant::UnsureIsTrusted => LOST_END,
+        Mutant::StandbyCounts => STANDBY,
+        Mutant::CopiesAtOnce | Mutant::SameHalfFirst => SPOILED,
     }
 }
 
@@ -691,5 +702,63 @@ fn bad_donor(seed: u64) -> Scenario {
     cluster.damage_checkpoint(donor);
     cluster.start(2)?;
     takes_over(&mut cluster, 2)?;
+    cluster.finish().map(drop)
+}
+
+/// Two replicas hold an operation that clients know of, and the disk of one of them loses it, without a
+/// trace of what it was. It starts again together with the one that never had it, without the other one.
+fn lost_end(seed: u64) -> Scenario {
+    let mut cluster = begin(BUSY, seed)?;
+    all_answered(&mut cluster, 3)?;
+    let primary = cluster.primary().expect("it has answered");
+    let (loser, other) = ((primary + 1) % 3, (primary + 2) % 3);
+    cut_off(&mut cluster, other);
+    all_answered(&mut cluster, 1)?;
+    // Long enough for the journals to say how far they are durable.
+    cluster.run_for(150 * MILLISECOND)?;
+    let last = cluster.committed();
+    cluster.crash(primary);
+    cluster.crash(loser);
+    let lost = cluster.damage_entry(loser, last, Damage::LostWrite);
+    expect(lost, "the last entry may be damaged")?;
+    cluster.heal();
+    cluster.start(loser)?;
+    cluster.submit(1);
+    cluster.run_for(5 * SECOND)?;
+    cluster.finish().map(drop)
+}
+
+/// The primary reaches no other replica, and a standby.
+fn standby(seed: u64) -> Scenario {
+    let options = Options {
+        standby_count: 1,
+        ..BUSY
+    };
+    let mut cluster = begin(options, seed)?;
+    all_answered(&mut cluster, 3)?;
+    let primary = cluster.primary().expect("it has answered");
+    cut_off(&mut cluster, primary);
+    cluster.submit(5);
+    cluster.run_for(2 * SECOND)?;
+    cluster.heal();
+    cluster.finish().map(drop)
+}
+
+/// A crash spoils all copies of the superblock that are being written, and so does the next one, soon after
+/// the start.
+fn spoiled_copies(seed: u64) -> Scenario {
+    let mut options = BUSY;
+    options.faults.spoiled_copies = 1_000_000;
+    options.speed.write_max = 30 * MILLISECOND;
+    let mut cluster = begin(options, seed)?;
+    for round in 0..10 {
+        let replica = u8::try_from((seed + round) % 3).expect("below three");
+        cluster.submit(5);
+        for time in 0..4 {
+            cluster.run_for(moment(seed, 4 * round + time, 1, 40) * MILLISECOND)?;
+            cluster.crash(replica);
+            cluster.start(replica)?;
+        }
+    }
     cluster.finish().map(drop)
 }

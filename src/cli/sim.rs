@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A violation is reported with the command that runs its seed again, and makes the exit code 1. The
-//! last line says how much was simulated, and how fast: simulated seconds per second that one core
+//! last lines say how much was simulated, what was done to it, and how fast it was: simulated seconds per second that one core
 //! spent on them, as the kernel counts it, so that other work on the machine does not matter.
 
 mod swarm;
@@ -104,6 +104,9 @@ fn explore(arguments: &Arguments) -> Result<(), Failure> {
     };
     let totals = swarm::run(&plan)?;
     say(&format!("{totals}\n"))?;
+    if let Mode::Swarm = arguments.mode {
+        say(&format!("{}\n", totals.details()))?;
+    }
     if totals.failures > 0 {
         return Err(Failure::new(format!(
             "{} of {} seeds fail; run them again with --seed to read what happened",
@@ -127,7 +130,7 @@ fn replay(arguments: &Arguments, seed: u64) -> Result<(), Failure> {
     let result = simulation.and_then(|mut simulation| simulation.run());
     say(&lines.text())?;
     match result {
-        Ok(report) => say(&format!("{report:#?}\n")),
+        Ok(report) => say(&format!("{report:#?}\nfaults: {}\n", report.faults)),
         Err(violation) => Err(Failure::new(format!("seed {seed}: {violation}"))),
     }
 }

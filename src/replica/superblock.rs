@@ -3,9 +3,20 @@
 //! Four copies of one sector in the file `superblock`, written with direct, data-synced I/O, all four
 //! for every change: first two of them, and when those are durable the other two, so that a device
 //! that loses power in the middle of writes and spoils what it was writing leaves two whole copies. A
-//! change is over when all four are durable; until then the former state is in force. Of the copies that verify, the one with the highest sequence is read. It may be one whose
-//! change was cut off by a crash: then nothing had been said on its strength, and taking it is safe.
-//! The first thing a replica does is to write all four again.
+//! change is over when all four are durable; until then the former state is in force. Of the copies that
+//! verify, the one with the highest sequence is read. It may be one whose change was cut off by a crash:
+//! then nothing had been said on its strength, and taking it is safe. The first thing a replica does is to
+//! write all four again.
+//!
+//! ```text
+//!   change 6   copies 0 and 1, then 2 and 3 ── power lost ──►   0 1 say 6     2 3 spoiled
+//!   change 7   copies 2 and 3 ── power lost again ──────────►   0 1 say 6     2 3 spoiled
+//!   change 7   copies 2 and 3, then 0 and 1
+//! ```
+//!
+//! Which two come first alternates with the sequence. Whatever a crash has spoiled is then written before
+//! what is left is touched: if the first two were, the change has not happened, and its number and order
+//! come again; if the others were, the next number has the other order.
 //!
 //! ```text
 //!    0 checksum u128 · 16 magic "STMPSUPR" · 24 version u32 · 28 replica u8 · 29 replica_count u8
@@ -30,6 +41,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::io::{Output, Sector};
 use crate::limits::{MEMBERS_MAX, REPLICAS_MAX, SECTOR_SIZE, SESSIONS_MAX, SUPERBLOCK_COPIES};
 use crate::message::checksum;
+use crate::mutant::Mutant;
 use crate::protocol::{Promise, ReplicaIndex};
 use crate::store::ManifestRef;
 
@@ -370,8 +382,9 @@ impl Superblock {
             .writes_left
             .checked_sub(1)
             .expect("a copy was being written");
-        if self.writes_left == SUPERBLOCK_COPIES - WRITES_AT_ONCE {
-            self.write_copies(WRITES_AT_ONCE, outputs);
+        let half = self.writes_left == SUPERBLOCK_COPIES - WRITES_AT_ONCE;
+        if half && !Mutant::CopiesAtOnce.is_on() {
+            self.write_copies(WRITES_AT_ONCE - self.first_copy(), outputs);
         }
         if self.writes_left > 0 {
             return None;
@@ -418,7 +431,19 @@ impl Superblock {
             }
         }
         self.writes_left = SUPERBLOCK_COPIES;
-        self.write_copies(0, outputs);
+        self.write_copies(self.first_copy(), outputs);
+        if Mutant::CopiesAtOnce.is_on() {
+            self.write_copies(WRITES_AT_ONCE - self.first_copy(), outputs);
+        }
+    }
+
+    /// The first of the two copies that are written first; see the module.
+    fn first_copy(&self) -> usize {
+        if self.state.sequence.is_multiple_of(2) || Mutant::SameHalfFirst.is_on() {
+            0
+        } else {
+            WRITES_AT_ONCE
+        }
     }
 
     fn write_copies(&self, first: usize, outputs: &mut Vec<Output>) {
@@ -489,6 +514,55 @@ mod tests {
         newer.view = 5;
         file[2 * SECTOR_SIZE..3 * SECTOR_SIZE].copy_from_slice(&newer.encode().0);
         assert_eq!(State::decode_file(&file).unwrap().view, 5);
+    }
+
+    /// A crash in each half of a change, and what the next start writes first: never the last good half.
+    #[test]
+    fn what_a_crash_has_spoiled_is_written_first() {
+        for (spoiled_half, whole_half) in [(0, 2), (2, 0)] {
+            let mut superblock = Superblock::new(state());
+            let mut file = state().encode_file();
+            let mut outputs = Vec::new();
+            superblock.change(
+                Change::Start(Life {
+                    starts: 1,
+                    number: 1,
+                }),
+                &mut outputs,
+            );
+            if spoiled_half == 2 {
+                for output in outputs.drain(..) {
+                    put(&mut file, output);
+                }
+                superblock.on_written(&mut outputs);
+                superblock.on_written(&mut outputs);
+            }
+            file[spoiled_half * SECTOR_SIZE..][..2 * SECTOR_SIZE].fill(0xa5);
+            let mut next = Superblock::new(State::decode_file(&file).expect("a half is whole"));
+            outputs.clear();
+            next.change(
+                Change::Start(Life {
+                    starts: 2,
+                    number: 2,
+                }),
+                &mut outputs,
+            );
+            assert_eq!(outputs.len(), 2);
+            for output in outputs {
+                let Output::SuperblockWrite { offset, .. } = output else {
+                    panic!("{output:?}");
+                };
+                let copy = usize::try_from(offset).unwrap() / SECTOR_SIZE;
+                assert_ne!(copy / 2 * 2, whole_half, "the last whole half is at risk");
+            }
+        }
+    }
+
+    fn put(file: &mut [u8], output: Output) {
+        let Output::SuperblockWrite { offset, sector, .. } = output else {
+            panic!("{output:?}");
+        };
+        file[usize::try_from(offset).unwrap()..][..SECTOR_SIZE].copy_from_slice(&sector.0);
     }
 
     #[test]

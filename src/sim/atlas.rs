@@ -17,7 +17,7 @@
 //!   many replicas at once that the others can say what was never there: a nack quorum.
 //! - **Checkpoints**: another replica has the same one whole, or a later one.
 //! - **Superblocks** keep one good copy of the first two and one of the last two, which are never
-//!   written at the same time.
+//!   written at the same time: a crash may spoil all that is being written besides.
 //! - **Forgetting** (a lost disk, or an older copy of one) is for so many replicas at once that the
 //!   others are still a quorum of both kinds, and for machines whose entries all have a copy elsewhere.
 //!   An older copy is made while its machine is off, and counts from the next start on: one that is

@@ -22,6 +22,7 @@ use super::clock::Clock;
 use super::disk::{DiskCopy, JournalDisk, SuperblockDisk};
 use super::queue::{Instant, MICROSECOND};
 use super::random::Random;
+use crate::limits::{EXECUTE_MAX, READS_MAX};
 use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::message::{Message, MessageMut, Op, Pool, PoolConfig};
 use crate::protocol::ReplicaIndex;
@@ -99,6 +100,8 @@ pub enum WriteFault {
     Error,
     /// It ends early, and says so.
     Short,
+    /// It is there, and the sync after it fails: nobody may count on it.
+    Unsynced,
 }
 
 /// What the disk still knows of what the replica has promised.
@@ -129,6 +132,12 @@ pub(crate) struct Host {
     next_write: Option<WriteFault>,
     /// A write of this life has failed: the replica must stop itself.
     write_failed: bool,
+    /// Writes of checkpoints fail, or will soon.
+    checkpoints_fail: bool,
+    /// Which of two releases it runs, from the next start on.
+    pub release: u16,
+    /// Chance that a copy of the superblock is spoiled when the power goes while it is written.
+    pub spoiled_copies: u32,
     pub memory: Memory,
     /// The checkpoint whose files were damaged last, or 0.
     damaged_checkpoint: Op,
@@ -206,6 +215,9 @@ impl Host {
             identity: *identity,
             next_write: None,
             write_failed: false,
+            checkpoints_fail: false,
+            release: 0,
+            spoiled_copies: 0,
             memory: Memory::Whole,
             damaged_checkpoint: 0,
             copy: None,
@@ -230,6 +242,18 @@ impl Host {
         self.running.as_ref().map(|running| &running.pool)
     }
 
+    /// What the replica has asked of this machine and has not got yet: its name, how much of it, and how
+    /// much there may be.
+    pub(crate) fn queues(&self) -> [(&'static str, usize, usize); 2] {
+        let running = self.running.as_ref();
+        let (tasks, reads) = running.map_or((0, 0), |r| (r.tasks.len(), r.reads.len()));
+        // Besides executions, the executor is told which checkpoint has come into force.
+        [
+            ("tasks", tasks, EXECUTE_MAX + 1),
+            ("reads", reads, READS_MAX),
+        ]
+    }
+
     /// The digest of the machine's state, which is as of the last executed operation.
     pub(crate) fn digest(&self) -> Option<u128> {
         self.running
@@ -246,6 +270,7 @@ impl Host {
         self.life += 1;
         self.write_failed = false;
         self.next_write = None;
+        self.repair_storage();
         let state = self.state();
         // What it had noticed was not durable yet: it has to notice again.
         if self.memory == Memory::Recovering && state.recovering == 0 {
@@ -306,13 +331,13 @@ impl Host {
         };
         let random = &mut self.random;
         self.journal.crash(random);
-        self.superblock.crash(random);
+        self.superblock.crash(random, self.spoiled_copies);
         if let Some(checkpoint) = running.checkpoints.into_iter().next() {
             // The builder was somewhere in the middle: a number of its writes have been done.
             self.storage.fail_writes_after(Some(random.skewed(40)));
             drop(checkpoint.write(&mut self.storage, || {}));
-            self.storage.fail_writes_after(None);
         }
+        self.repair_storage();
         self.storage.crash();
     }
 
@@ -381,11 +406,31 @@ impl Host {
         self.next_write = fault;
     }
 
+    /// All writes of checkpoint files fail but the next few, until the next start.
+    pub(crate) fn fail_checkpoints(&mut self, after: u64) {
+        self.checkpoints_fail = true;
+        self.storage.fail_writes_after(Some(after));
+    }
+
+    fn repair_storage(&mut self) {
+        self.checkpoints_fail = false;
+        self.storage.fail_writes_after(None);
+    }
+
+    /// The disk does from now on what it is told to.
+    pub(crate) fn heal(&mut self) {
+        self.next_write = None;
+        // A checkpoint may have failed already: its replica has a reason to stop, still.
+        self.storage.fail_writes_after(None);
+        self.set_room(None);
+    }
+
     /// Whether the disk has given the replica a reason to stop itself like this.
     pub(crate) fn may_stop(&self, fatal: &Fatal) -> bool {
         match fatal {
             Fatal::Journal(_) | Fatal::Superblock(_) => self.write_failed,
-            Fatal::Checkpoint { .. } | Fatal::Read { .. } | Fatal::Damaged(_) => false,
+            Fatal::Checkpoint { .. } => self.checkpoints_fail,
+            Fatal::Read { .. } | Fatal::Damaged(_) => false,
         }
     }
 
@@ -595,6 +640,7 @@ impl Host {
                 match self.strike() {
                     None => {}
                     Some(WriteFault::Error) => self.journal.fail(token),
+                    Some(WriteFault::Unsynced) => self.journal.fail_sync(token),
                     Some(WriteFault::Short) => {
                         let size = usize::try_from(bytes).expect("a frame's size");
                         self.journal.shorten(token, size, &mut self.random);
@@ -630,8 +676,10 @@ impl Host {
                 sector,
             } => {
                 self.superblock.start(token, offset, Box::new(sector.0));
-                if self.strike().is_some() {
-                    self.superblock.fail_last();
+                match self.strike() {
+                    None => {}
+                    Some(WriteFault::Unsynced) => self.superblock.fail_last_sync(),
+                    Some(WriteFault::Error | WriteFault::Short) => self.superblock.fail_last(),
                 }
                 let at = now + MICROSECOND + self.random.skewed(self.speed.write_max);
                 reaction

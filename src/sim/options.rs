@@ -1,6 +1,6 @@
 //! How a run is made up, and what it did.
 
-use super::faults::FaultPlan;
+use super::faults::{FaultPlan, Tally};
 use super::host::Speed;
 use super::network::Quality;
 use super::queue::{Instant, MILLISECOND, SECOND};
@@ -67,10 +67,19 @@ impl Options {
     /// A mixture of everything, drawn from the seed; every other one is a storm.
     pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed, Stream::Options, 0);
-        if random.below(2) == 0 {
+        let options = if random.below(2) == 0 {
             Self::storm(&mut random)
         } else {
             Self::varied(&mut random)
+        };
+        let faults = options.faults.with_more(&mut random);
+        let standby_count = *random.pick(&[0, 0, 0, 0, 1, 2]);
+        // A single replica sends standbys what its own disk may still lose: see the module `sim`.
+        let standby_count = standby_count * u8::from(options.replica_count > 1);
+        Self {
+            faults,
+            standby_count,
+            ..options
         }
     }
 
@@ -176,7 +185,9 @@ pub struct Report {
     /// Different checkpoints that replicas referred to.
     pub checkpoints: u64,
     pub digests_compared: u64,
-    pub faults: u64,
+    /// From the last fault until everybody had caught up and all clients had been answered.
+    pub settled: Instant,
+    pub faults: Tally,
     /// Frames and copies of superblocks.
     pub damaged: u64,
     /// Disks that were replaced by older copies.

@@ -66,11 +66,14 @@ use clock::{Agreement, Clock};
 use holes::Holes;
 pub use log::{Entry, Log, UNKNOWN};
 use merge::{Join, Target};
+use normal::{REQUESTS_MAX, SEEN_MAX};
 use sessions::Sessions;
 use timeout::{Deadline, TICK_NS};
 use voting::Voting;
 
-use crate::limits::REPLICAS_MAX;
+use crate::limits::{
+    CHECKPOINT_JOURNAL_SHARE, EXECUTE_MAX, PIPELINE_MAX, REPLICAS_MAX, log_entries_max,
+};
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool, View, checksum};
 use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Promise, Protocol, ReadFor, ReplicaIndex, Time};
@@ -456,6 +459,26 @@ impl Vsr {
         self.waits_for
     }
 
+    /// What grows and shrinks here: its name, its length, and its bound. For checkers.
+    pub fn queues(&self) -> [(&'static str, usize, usize); 7] {
+        let journal = self.config.checkpoint_bytes * CHECKPOINT_JOURNAL_SHARE;
+        let entries = usize::try_from(log_entries_max(journal)).unwrap_or(usize::MAX);
+        let log = usize::try_from(self.log.head() - self.log.base()).unwrap_or(usize::MAX);
+        [
+            ("requests", self.requests.len(), REQUESTS_MAX),
+            (
+                "clients in flight",
+                self.inflight.len(),
+                REQUESTS_MAX + PIPELINE_MAX,
+            ),
+            ("requests seen", self.seen.len(), SEEN_MAX),
+            ("prepares to execute", self.prepares.len(), PIPELINE_MAX),
+            ("prepares ahead", self.ahead.len(), PIPELINE_MAX),
+            ("executions", self.execution.len(), EXECUTE_MAX),
+            ("log entries", log, entries),
+        ]
+    }
+
     /// Requests waiting, for bounds checks.
     pub fn queue_len(&self) -> usize {
         self.requests.len()
@@ -557,6 +580,7 @@ impl Vsr {
                 command,
                 Command::GetPrepares | Command::GetView | Command::Request
             )
+            && !Mutant::StandbyCounts.is_on()
         {
             // Standbys have no say.
             return;

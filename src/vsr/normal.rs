@@ -18,7 +18,8 @@ use super::sessions::Check;
 use super::timeout::{Deadline, HEARTBEAT_NS};
 use super::{Entry, Status, Vsr, quorum};
 use crate::limits::{
-    CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, REPLAY_WINDOW, SECTOR_SIZE,
+    CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, REPLAY_WINDOW, REPLICAS_MAX,
+    SECTOR_SIZE,
 };
 use crate::message::{Claim, Command, Header, Message, MessageMut, Op};
 use crate::mutant::Mutant;
@@ -27,13 +28,13 @@ use crate::protocol::{Effect, Effects, ReadFor, Time};
 /// Requests waiting for a place in the pipeline. A connection has one client and a client one
 /// request, unless it invents clients. Long before that, buffers run out, and requests wait in
 /// their sockets.
-const REQUESTS_MAX: usize = CONNECTIONS_MAX;
+pub(super) const REQUESTS_MAX: usize = CONNECTIONS_MAX;
 
 /// In `inflight`: not yet an operation.
 const QUEUED: Op = Op::MAX;
 
 /// Requests remembered by a backup to notice that a client repeats itself.
-const SEEN_MAX: usize = CONNECTIONS_MAX;
+pub(super) const SEEN_MAX: usize = CONNECTIONS_MAX;
 
 impl Vsr {
     // ── requests ────────────────────────────────────────────────────────────────────────────
@@ -385,7 +386,11 @@ impl Vsr {
         if !self.may_speak_for_view() {
             return;
         }
-        let count = usize::from(self.config.replica_count);
+        let count = if Mutant::StandbyCounts.is_on() {
+            REPLICAS_MAX
+        } else {
+            usize::from(self.config.replica_count)
+        };
         let mut durable = self.acknowledged;
         durable[usize::from(self.config.replica)] = self.durable;
         let durable = &mut durable[..count];
@@ -546,7 +551,9 @@ impl Vsr {
                 self.inflight.remove(&header.client);
             }
             let is_register = header.operation == self.config.operation_register;
-            let is_latest = self.sessions.commit(&header, is_register, reply.body());
+            let forgets = Mutant::OnlyThePrimaryKeepsReplies.is_on() && !self.is_primary();
+            let body = if forgets { &[] } else { reply.body() };
+            let is_latest = self.sessions.commit(&header, is_register, body);
             effects.push(Effect::Reply {
                 client: header.client,
                 reply: is_latest.then_some(reply),

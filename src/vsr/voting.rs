@@ -51,7 +51,8 @@ pub(super) enum Voting {
 impl Vsr {
     pub(super) fn votes(&self) -> bool {
         let rash = Mutant::VotesWhileRecovering.is_on();
-        self.voting == Voting::Voter || (rash && self.is_recovering())
+        let counts = Mutant::StandbyCounts.is_on() && self.voting == Voting::Standby;
+        self.voting == Voting::Voter || counts || (rash && self.is_recovering())
     }
 
     /// It neither votes nor counts: its disk had forgotten what it promised.

@@ -184,6 +184,67 @@ fn a_write_ends_early_the_replica_stops_itself_and_another_takes_over() -> Scena
 }
 
 #[test]
+fn a_sync_fails_the_replica_stops_itself_and_another_takes_over() -> Scenario {
+    stops_itself(WriteFault::Unsynced)
+}
+
+#[test]
+fn a_checkpoint_cannot_be_written_its_replica_stops_itself_and_makes_it_after_a_restart() -> Scenario
+{
+    let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
+    cluster.fail_checkpoints(2, 3);
+    let mut made = false;
+    for _ in 0..100 {
+        assert!(answers(&mut cluster, 10)?);
+        made = cluster.progress(2).is_some_and(|p| p.checkpoint > 0);
+        if made {
+            break;
+        }
+    }
+    assert!(made, "there is no checkpoint");
+    assert_eq!(cluster.finish()?.starts, 4);
+    Ok(())
+}
+
+#[test]
+fn the_power_goes_while_superblocks_are_written_two_copies_are_spoiled_and_two_are_enough()
+-> Scenario {
+    let mut options = small_journals(20 * MILLISECOND);
+    options.faults.spoiled_copies = 1_000_000;
+    let mut cluster = cluster_of(options)?;
+    for round in 0..30u8 {
+        cluster.submit(2);
+        // As a start writes first of all.
+        cluster.run_for(u64::from(round) * MILLISECOND)?;
+        cluster.crash(round % 3);
+        cluster.start(round % 3)?;
+    }
+    assert!(are_answered(&mut cluster)?);
+    ends_well(&mut cluster)
+}
+
+#[test]
+fn a_lost_end_and_a_log_that_never_had_it_begin_no_view_without_the_third() -> Scenario {
+    let mut cluster = cluster(3)?;
+    assert!(answers(&mut cluster, 3)?);
+    cluster.partition(&[2]);
+    assert!(answers(&mut cluster, 1)?);
+    cluster.run_for(150 * MILLISECOND)?;
+    let last = cluster.committed();
+    cluster.crash(0);
+    cluster.crash(1);
+    assert!(cluster.damage_entry(1, last, Damage::LostWrite));
+    cluster.heal();
+    cluster.start(1)?;
+    cluster.submit(1);
+    cluster.run_for(SOON)?;
+    assert_eq!(cluster.committed(), last);
+    cluster.start(0)?;
+    assert!(are_answered(&mut cluster)?);
+    ends_well(&mut cluster)
+}
+
+#[test]
 fn disks_are_slow_and_only_the_backups_come_back_they_have_all_that_was_acknowledged() -> Scenario {
     let mut options = Options {
         client_count: 8,

@@ -29,6 +29,7 @@ mod harness;
 mod network;
 mod normal;
 mod recovery;
+mod release;
 mod repair;
 mod restart;
 mod sessions;

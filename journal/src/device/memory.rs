@@ -3,7 +3,7 @@
 //! Writes stay *pending* until the caller completes them, in any order. What it models:
 //!
 //! - a crash keeps any subset of the sectors of every pending write, as the caller chooses;
-//! - a write that fails, is short, is reported done but never happens, or lands elsewhere;
+//! - a write that fails, or only its sync does, is short, is reported done but never happens, or lands elsewhere;
 //! - bits that flip on the medium, sectors that cannot be read;
 //! - images: [`MemoryDevice::image`] is the medium as it is, and a device can start from one.
 //!
@@ -130,6 +130,8 @@ pub struct PendingSector {
 enum Fate {
     /// Fails with this errno; nothing is written.
     Fail(i32),
+    /// Is written, and fails with this errno all the same: the sync did.
+    Unsynced(i32),
     /// Only so many bytes are written, and reported.
     Short(usize),
     /// Reported done, never written.
@@ -233,6 +235,9 @@ impl<B: FrameBuffer> MemoryDevice<B> {
         let result = match pending.fate {
             None => self.write(file, offset, &pending.bytes),
             Some(Fate::Fail(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Some(Fate::Unsynced(errno)) => self
+                .write(file, offset, &pending.bytes)
+                .and_then(|_| Err(io::Error::from_raw_os_error(errno))),
             Some(Fate::Short(short)) => self.write(file, offset, &pending.bytes[..short]),
             Some(Fate::Lose) => Ok(len),
             Some(Fate::Misdirect { file, offset }) => self.write(file, offset, &pending.bytes),
@@ -250,7 +255,9 @@ impl<B: FrameBuffer> MemoryDevice<B> {
         for (token, pending) in std::mem::take(&mut self.pending) {
             let count = pending.op.len / SECTOR;
             let (file, offset) = match pending.fate {
-                None | Some(Fate::Fail(_) | Fate::Short(_)) => (pending.op.file, pending.op.offset),
+                None | Some(Fate::Fail(_) | Fate::Unsynced(_) | Fate::Short(_)) => {
+                    (pending.op.file, pending.op.offset)
+                }
                 Some(Fate::Misdirect { file, offset }) => (file, offset),
                 Some(Fate::Lose) => continue,
             };
@@ -271,6 +278,11 @@ impl<B: FrameBuffer> MemoryDevice<B> {
     /// Makes a pending write fail with `errno` when it is completed.
     pub fn fail(&mut self, token: u64, errno: i32) {
         self.set_fate(token, Fate::Fail(errno));
+    }
+
+    /// Makes a pending write be written, and fail with `errno` when it is completed.
+    pub fn fail_sync(&mut self, token: u64, errno: i32) {
+        self.set_fate(token, Fate::Unsynced(errno));
     }
 
     /// Makes a pending write stop after `written` bytes when it is completed.

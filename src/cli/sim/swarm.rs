@@ -20,7 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::super::{Failure, say};
 use super::Mode;
-use crate::sim::{Report, SECOND, Simulation};
+use crate::sim::{MILLISECOND, Report, SECOND, Simulation, Tally};
 
 /// After so many failing seeds it is time to look at one of them.
 const FAILURES_MAX: u64 = 32;
@@ -53,7 +53,9 @@ pub(super) struct Totals {
     pub seeds: u64,
     pub failures: u64,
     committed: u64,
-    faults: u64,
+    faults: Tally,
+    /// How long each cluster took to be well again, and of which seed it was.
+    settled: Vec<(u64, u64)>,
     simulated: u64,
     core: Duration,
     what: String,
@@ -65,7 +67,7 @@ enum Finding {
     },
     Ended {
         seed: u64,
-        result: Result<Report, String>,
+        result: Box<Result<Report, String>>,
         core: Duration,
     },
     /// The thread is lost.
@@ -123,8 +125,8 @@ fn gather(
                 running.retain(|(other, _)| *other != seed);
                 totals.seeds += 1;
                 totals.core += core;
-                match result {
-                    Ok(report) => totals.add(&report),
+                match *result {
+                    Ok(report) => totals.add(seed, &report),
                     Err(what) => fail(totals, plan.mode, seed, &what)?,
                 }
             }
@@ -179,7 +181,7 @@ fn spawn(
             let _ = findings.send(Finding::Began { seed });
             RUNNING.set(Some(seed));
             let before = core_time();
-            let result = run_seed(&plan, seed);
+            let result = Box::new(run_seed(&plan, seed));
             let core = core_time().saturating_sub(before);
             RUNNING.set(None);
             let _ = findings.send(Finding::Ended { seed, result, core });
@@ -241,10 +243,31 @@ fn core_time() -> Duration {
 }
 
 impl Totals {
-    fn add(&mut self, report: &Report) {
+    fn add(&mut self, seed: u64, report: &Report) {
+        self.settled.push((report.settled, seed));
         self.committed += report.committed;
-        self.faults += report.faults;
+        self.faults.add(&report.faults);
         self.simulated += report.simulated;
+    }
+}
+
+impl Totals {
+    /// How long clusters took to be well again, and how often each kind of fault was made.
+    pub(super) fn details(&self) -> String {
+        let mut settled = self.settled.clone();
+        settled.sort_unstable();
+        let percentile = |percent: usize| {
+            let place = (settled.len() * percent / 100).min(settled.len().saturating_sub(1));
+            settled.get(place).copied().unwrap_or_default()
+        };
+        let [(half, _), (most, _), (longest, seed)] = [50, 99, 100].map(percentile);
+        format!(
+            "well again after the last fault: half in {} ms, 99 % in {} ms, all in {} ms (seed {seed})\nfaults: {}",
+            half / MILLISECOND,
+            most / MILLISECOND,
+            longest / MILLISECOND,
+            self.faults
+        )
     }
 }
 
@@ -260,7 +283,7 @@ impl fmt::Display for Totals {
             self.failures,
             seconds / 3_600.0,
             self.committed,
-            self.faults,
+            self.faults.total(),
             self.what,
         )
     }

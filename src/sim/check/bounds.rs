@@ -1,5 +1,12 @@
-//! Bounds: a primary has a pipeline of operations under way and no more, and a replica that is gone has
-//! given all its buffers back.
+//! Bounds: memory and queues.
+//!
+//! - A primary has a pipeline of operations under way and no more.
+//! - Whatever grows and shrinks in the protocol says its own bound (`Vsr::queues`), and stays below it;
+//!   so does what a machine has to do for its replica.
+//! - A replica that is gone has given all its buffers back.
+//!
+//! The first two are looked at after everything that a replica does, the last at the end of a run.
+//! Messages live in the buffers of a pool that never grows, so queues of messages are bounded twice.
 
 use super::{Violation, hold};
 use crate::limits::PIPELINE_MAX;
@@ -18,6 +25,21 @@ pub fn check_pipeline(replica: ReplicaIndex, progress: &Progress) -> Result<(), 
     Ok(())
 }
 
+/// What waits, by name, and how much may.
+pub fn check_queues(
+    replica: ReplicaIndex,
+    queues: &[(&'static str, usize, usize)],
+) -> Result<(), Violation> {
+    for (name, length, max) in queues {
+        hold!(
+            length <= max,
+            "bounds",
+            "replica {replica} has {length} {name}, and may have {max}"
+        );
+    }
+    Ok(())
+}
+
 /// The replica, its executor and every message of it are gone.
 pub fn check_pool(replica: ReplicaIndex, pool: &Pool) -> Result<(), Violation> {
     hold!(
@@ -32,6 +54,12 @@ pub fn check_pool(replica: ReplicaIndex, pool: &Pool) -> Result<(), Violation> {
 mod tests {
     use super::*;
     use crate::message::PoolConfig;
+
+    #[test]
+    fn a_queue_that_is_too_long_is_found() {
+        assert_eq!(check_queues(0, &[("requests", 8, 8)]), Ok(()));
+        assert!(check_queues(0, &[("requests", 1, 8), ("reads", 9, 8)]).is_err());
+    }
 
     #[test]
     fn a_lost_buffer_is_found() {

@@ -3,12 +3,14 @@
 //! | file | property | source |
 //! | --- | --- | --- |
 //! | `log` | no two replicas execute different operations at one place, none leaves one out, and cluster time grows | VR Revisited §4, state machine safety |
+//! | `one_primary` | a view has one primary, in one life, and one prepare at each place | VR Revisited §4.2 |
 //! | `sessions` | a request takes effect at most once | VR Revisited §4, client table |
 //! | `acknowledged` | what a client was told is in the log, and stays on every replica | durability |
 //! | `replies` | every reply is that of a sequential execution of the log | linearizability (Herlihy and Wing, 1990), given that a reply comes after its request |
 //! | `digest` | replicas at one operation have the same state | determinism |
+//! | `files` | checkpoints of one operation have the same files | determinism, on the disk |
 //! | `liveness` | once faults stop, everything commits and everybody catches up, in bounded time | |
-//! | `bounds` | queues stay within their limits, and buffers come back | |
+//! | `bounds` | pipeline, queues and log stay within their limits, and buffers come back | |
 //!
 //! Checkers watch: they draw no random numbers and change nothing, so that adding one does not change
 //! any run. The first violation ends the run.
@@ -16,16 +18,20 @@
 mod acknowledged;
 mod bounds;
 mod digest;
+mod files;
 mod liveness;
 mod log;
+mod one_primary;
 mod replies;
 mod sessions;
 
 pub use acknowledged::Acknowledged;
-pub use bounds::{check_pipeline, check_pool};
+pub use bounds::{check_pipeline, check_pool, check_queues};
 pub use digest::Digests;
+pub use files::Files;
 pub use liveness::Liveness;
 pub use log::OneLog;
+pub use one_primary::OnePrimary;
 pub use replies::Replies;
 pub use sessions::AtMostOnce;
 

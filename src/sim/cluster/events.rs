@@ -1,18 +1,13 @@
-//! What happens at each event. Draws chance for delays only; faults come from their own stream.
+//! What happens at each event. Draws chance for delays only; faults come from their own stream (`strike`).
 
-use std::fmt::Display;
-
-use super::super::atlas::Atlas;
-use super::super::check::{Violation, check_pipeline, hold};
+use super::super::check::{Violation, check_pipeline, check_queues, hold};
 use super::super::client::Outcome;
-use super::super::disk::Frame;
-use super::super::faults::{Damage, Fault};
-use super::super::host::{Host, Later, Reaction};
+use super::super::host::{Host, Later, Memory, Reaction};
 use super::super::network::{Arrival, Lane, LinkId, Node, Wake};
 use super::super::queue::{Instant, MILLISECOND};
 use super::{Checked, Event, Payload, Simulation};
 use crate::limits::{HEADER_SIZE, SEND_BYTES_MAX};
-use crate::message::{Claim, Message, MessageMut, Op, Pool, is_ours};
+use crate::message::{Claim, Message, MessageMut, Pool, is_ours};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::{ConnectionId, Fatal, Input, Output};
 use crate::replica::library::LibraryDone;
@@ -63,6 +58,9 @@ impl Simulation {
                 self.queue.push(self.now() + down, Event::Start { replica });
             }
             Event::Mend { from, to } => self.network.mend(from, to),
+            Event::Flap(_) if self.calm => {}
+            Event::Flap(flap) => self.on_flap(flap),
+            Event::Hasten { from, to } => self.network.delay(from, to, 0),
             Event::Hurry { replica } => {
                 self.hosts[usize::from(replica)].speed = self.options.speed;
             }
@@ -145,7 +143,11 @@ impl Simulation {
             }
             self.counts.views = self.counts.views.max(progress.view);
             self.counts.checkpoints.insert(progress.checkpoint);
+            self.files
+                .on_checkpoint(replica, running.superblock().manifest())?;
             check_pipeline(replica, &progress)?;
+            check_queues(replica, &running.vsr().queues())?;
+            check_queues(replica, &host.queues())?;
         }
         for prepare in &reaction.committed {
             self.on_commit(replica, prepare)?;
@@ -170,6 +172,10 @@ impl Simulation {
         match output {
             Output::SendReplica { to, message } => {
                 let (header, now) = (message.header(), self.queue.now());
+                let host = &self.hosts[usize::from(replica)];
+                if host.memory == Memory::Whole {
+                    self.one_primary.on_send(replica, host.life, header)?;
+                }
                 let body = header.body_size();
                 self.transcript.sent(now, replica, to, header, body);
                 let size = message.header().size as usize;
@@ -199,7 +205,7 @@ impl Simulation {
                     "replica {replica} closes connection {}: {reason}",
                     link.0
                 );
-                return self.hang_up(replica, link);
+                return self.hang_up(replica, link, reason);
             }
             Output::Stop(fatal) => return self.on_stop(replica, &fatal),
             Output::Reopen => self.reopen(replica)?,
@@ -307,9 +313,19 @@ impl Simulation {
             return Ok(());
         };
         let noisy = self.damage_noisy(wake.link, replica, &mut message);
+        if self.foreign.contains(&wake.link) && !noisy {
+            translate(&mut message);
+            let refused = ingress::inspect(message.header_bytes());
+            hold!(
+                refused == Err("peer_version"),
+                "connections",
+                "replica {replica} takes a message of another release: {refused:?}"
+            );
+            return self.hang_up(replica, wake.link, "it is of another release");
+        }
         let inspected = ingress::inspect(message.header_bytes());
         if noisy && inspected.is_err() {
-            return self.hang_up(replica, wake.link);
+            return self.hang_up(replica, wake.link, "a message was damaged");
         }
         if noisy {
             self.damaged.insert(wake.link);
@@ -354,11 +370,11 @@ impl Simulation {
     }
 
     /// The listener ends a connection, as the bus does when something is wrong with what came over it.
-    fn hang_up(&mut self, replica: ReplicaIndex, link: LinkId) -> Checked {
+    fn hang_up(&mut self, replica: ReplicaIndex, link: LinkId, why: &str) -> Checked {
         let now = self.now();
         self.trace
             .record(now, &[13, u64::from(replica), link.0], || {
-                format!("r{replica} hangs up link {}: a message was damaged", link.0)
+                format!("r{replica} hangs up link {}: {why}", link.0)
             });
         let wake = self.network.close(link, Node::Replica(replica), now);
         self.arm(wake);
@@ -416,6 +432,10 @@ impl Simulation {
             self.redial(from, life, to);
             return Ok(());
         };
+        let release = |replica: ReplicaIndex| self.hosts[usize::from(replica)].release;
+        if release(from) != release(to) {
+            self.foreign.insert(link);
+        }
         self.peers[usize::from(from)][usize::from(to)] = Some(link);
         self.input(
             from,
@@ -568,182 +588,6 @@ impl Simulation {
         );
         Ok(())
     }
-
-    // ── faults ──────────────────────────────────────────────────────────────────────────────
-
-    fn on_fault(&mut self) {
-        let fault = self.faults.draw();
-        let now = self.now();
-        self.counts.faults += 1;
-        self.trace.record(now, &[8, self.counts.faults], || {
-            format!("fault: {fault:?}")
-        });
-        match fault {
-            Fault::Crash { replica, down } => self.queue.push(now, Event::Crash { replica, down }),
-            Fault::CrashPrimary { down } => {
-                if let Some(replica) = self.primary() {
-                    self.queue.push(now, Event::Crash { replica, down });
-                }
-            }
-            Fault::IsolatePrimary { duration } => {
-                if let Some(replica) = self.primary() {
-                    for (a, b) in self.pairs(&[replica]) {
-                        self.cut_for(a, b, duration);
-                        self.cut_for(b, a, duration);
-                    }
-                }
-            }
-            Fault::Blackout { down_max } => {
-                for replica in self.members() {
-                    let at = now + self.random.below(5 * MILLISECOND);
-                    let down = self.random.below(down_max);
-                    self.queue.push(at, Event::Crash { replica, down });
-                }
-            }
-            Fault::Partition { group, duration } => {
-                let bits = 0..self.options.replica_count;
-                let group: Vec<u8> = bits.filter(|r| group & 1 << r != 0).collect();
-                // Cables are pulled, or packets vanish while connections look well.
-                let noticed = self.random.below(2) == 0;
-                for (a, b) in self.pairs(&group) {
-                    self.cut_for(a, b, duration);
-                    self.cut_for(b, a, duration);
-                    if noticed {
-                        self.sever(a, b);
-                    }
-                }
-            }
-            Fault::OneWay { from, to, duration } => {
-                self.cut_for(Node::Replica(from), Node::Replica(to), duration);
-            }
-            Fault::Deaf { replica, duration } => {
-                for other in self.members().filter(|r| *r != replica) {
-                    self.cut_for(Node::Replica(other), Node::Replica(replica), duration);
-                }
-            }
-            Fault::Pause { replica, duration } => self.pause(replica, duration),
-            Fault::Clock { replica, jump } => self.set_clock(replica, jump),
-            Fault::Slow {
-                replica,
-                factor,
-                duration,
-            } => {
-                self.hosts[usize::from(replica)].speed = self.options.speed.slower(factor);
-                self.queue.push(now + duration, Event::Hurry { replica });
-            }
-            Fault::Damage { replica, damage } => {
-                self.damage(replica, damage);
-            }
-            Fault::Write { replica, fault } => {
-                self.hosts[usize::from(replica)].set_next_write(Some(fault));
-            }
-            Fault::Full { replica, duration } => {
-                self.set_room(replica, Some(0));
-                self.queue.push(now + duration, Event::Room { replica });
-            }
-            Fault::SetBack { replica, duration } => {
-                self.copy_disk(replica);
-                self.queue
-                    .push(now + duration / 4, Event::Start { replica });
-                self.queue
-                    .push(now + 2 * duration, Event::PutBack { replica });
-            }
-            Fault::LostDisk { replica, down } => {
-                if self.lose_disk(replica) {
-                    self.queue.push(now + down, Event::Start { replica });
-                }
-            }
-        }
-        if let Some(wait) = self.faults.wait() {
-            self.queue.push(now + wait, Event::Fault);
-        }
-    }
-
-    // ── what disks do ───────────────────────────────────────────────────────────────────────
-
-    /// Damages what the disk of a replica holds, if the atlas has something to give; whether it had.
-    pub fn damage(&mut self, replica: ReplicaIndex, damage: Damage) -> bool {
-        let index = usize::from(replica);
-        let atlas = Atlas::new(&self.hosts, &self.log);
-        let random = &mut self.random_disks;
-        if damage == Damage::Superblock {
-            let copies = atlas.superblock_copies(replica);
-            let Some(copy) = (!copies.is_empty()).then(|| *random.pick(&copies)) else {
-                return false;
-            };
-            self.hosts[index].superblock.rot(copy, random);
-            self.damaged(replica, damage, &format_args!("copy {copy}"));
-            return true;
-        }
-        if damage == Damage::Checkpoint {
-            let allowed = atlas.may_damage_checkpoint(replica);
-            if allowed {
-                self.hosts[index].damage_checkpoint();
-                self.damaged(replica, damage, &"the one in force");
-            }
-            return allowed;
-        }
-        let Some(frame) = atlas.pick_frame(replica, random) else {
-            return false;
-        };
-        self.damage_frame(replica, &frame, damage);
-        true
-    }
-
-    /// Damages the entry of one operation in the journal of a replica, if the atlas allows it; whether
-    /// it does.
-    pub fn damage_entry(&mut self, replica: ReplicaIndex, op: Op, damage: Damage) -> bool {
-        let Some(frame) = Atlas::new(&self.hosts, &self.log).frame_of(replica, op) else {
-            return false;
-        };
-        self.damage_frame(replica, &frame, damage);
-        true
-    }
-
-    fn damage_frame(&mut self, replica: ReplicaIndex, frame: &Frame, damage: Damage) {
-        let random = &mut self.random_disks;
-        let astray = match damage {
-            Damage::Misdirected => Atlas::new(&self.hosts, &self.log).pick_frame(replica, random),
-            Damage::Rot
-            | Damage::Latent
-            | Damage::LostWrite
-            | Damage::Checkpoint
-            | Damage::Superblock => None,
-        };
-        let journal = &mut self.hosts[usize::from(replica)].journal;
-        match damage {
-            Damage::Rot => journal.rot(frame, random),
-            Damage::Latent => journal.spoil(frame, random),
-            Damage::LostWrite => journal.unwrite(frame, random),
-            Damage::Misdirected => {
-                // What should be in one place is over another one.
-                if let Some(victim) = astray.filter(|victim| victim != frame) {
-                    journal.overwrite(&victim, frame);
-                }
-                journal.unwrite(frame, random);
-            }
-            Damage::Checkpoint | Damage::Superblock => unreachable!("they are no frames"),
-        }
-        let place = format_args!("op {} at position {}", frame.op, frame.position);
-        self.damaged(replica, damage, &place);
-    }
-
-    fn damaged(&mut self, replica: ReplicaIndex, damage: Damage, what: &dyn Display) {
-        self.counts.damaged += 1;
-        let now = self.now();
-        let words = [10, u64::from(replica), damage as u64];
-        let what = format!("{damage:?} of {what}");
-        self.transcript
-            .note(now, format!("r{replica}"), format!("DAMAGE: {what}"));
-        self.trace
-            .record(now, &words, || format!("r{replica}: {what}"));
-    }
-
-    fn cut_for(&mut self, from: Node, to: Node, duration: Instant) {
-        self.network.cut(from, to);
-        self.queue
-            .push(self.now() + duration, Event::Mend { from, to });
-    }
 }
 
 /// The message in a buffer of the receiver; `None` when it has none to spare.
@@ -762,6 +606,13 @@ fn copy_into(pool: &Pool, payload: &Payload) -> Option<MessageMut> {
     message.header_bytes_mut().copy_from_slice(header);
     message.body_mut_of_size(body.len()).copy_from_slice(body);
     Some(message)
+}
+
+/// A message as a replica of the next release would have made it.
+fn translate(message: &mut MessageMut) {
+    let header = message.header_mut();
+    header.version += 1;
+    header.seal_header();
 }
 
 /// A number that tells messages apart: their header's checksum.

@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | here | the parts, and what a test may do to them: the vocabulary of scenarios |
 //! | `events` | what happens at each event |
+//! | `strike` | what faults do |
 //! | `links` | what a test may do to the network |
 //! | `rest` | how a run ends: everything mends, everybody catches up, all is counted |
 //!
@@ -21,12 +22,17 @@
 mod events;
 mod links;
 mod rest;
+mod strike;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use strike::Flap;
+
 use super::atlas::Atlas;
-use super::check::{Acknowledged, AtMostOnce, Digests, OneLog, Replies, Violation};
+use super::check::{
+    Acknowledged, AtMostOnce, Digests, Files, OneLog, OnePrimary, Replies, Violation,
+};
 use super::client::{Bytes, Client};
 use super::clock::Clock;
 use super::faults::Faults;
@@ -100,6 +106,12 @@ enum Event {
         from: Node,
         to: Node,
     },
+    Flap(Flap),
+    /// Messages are no longer delayed.
+    Hasten {
+        from: Node,
+        to: Node,
+    },
     Hurry {
         replica: ReplicaIndex,
     },
@@ -132,15 +144,19 @@ pub struct Simulation {
     peers: Vec<Vec<Option<LinkId>>>,
     /// Connections over which a damaged message has come that looks whole: they may be closed.
     damaged: BTreeSet<LinkId>,
+    /// Connections between replicas of different releases: nothing that comes over them is taken.
+    foreign: BTreeSet<LinkId>,
     /// Processes that do not run, and until when.
     paused: Vec<Instant>,
     /// Nothing is drawn any more; what is broken mends.
     calm: bool,
     log: OneLog,
+    one_primary: OnePrimary,
     at_most_once: AtMostOnce,
     acknowledged: Acknowledged,
     replies: Replies,
     digests: Digests,
+    files: Files,
     counts: Counts,
     /// When each client asked for what it waits for, and how long others have waited.
     asked: Vec<Instant>,
@@ -152,12 +168,12 @@ struct Counts {
     starts: u64,
     checkpoints: BTreeSet<u64>,
     views: u32,
-    faults: u64,
     damaged: u64,
     set_back: u64,
     lost_disks: u64,
     evictions: u64,
     transfers: u64,
+    settled: Instant,
 }
 
 impl Simulation {
@@ -196,7 +212,9 @@ impl Simulation {
                 ..PoolConfig::REPLICA
             };
             let random = stream(Stream::Disks, u64::from(replica));
-            Host::new(&identity, pool, options.speed, clock, random)
+            let mut host = Host::new(&identity, pool, options.speed, clock, random);
+            host.spoiled_copies = options.faults.spoiled_copies;
+            host
         });
         let clients = (0..options.client_count).map(|index| {
             let work = stream(Stream::Clients, u64::from(index));
@@ -215,18 +233,21 @@ impl Simulation {
             network: Network::new(options.quality, stream(Stream::Network, 0)),
             hosts: hosts.collect(),
             clients: clients.collect(),
-            faults: Faults::new(options.faults, options.replica_count, faults),
+            faults: Faults::new(options.faults, options.member_count(), faults),
             random: stream(Stream::Network, 1),
             random_disks: stream(Stream::Disks, 1_000),
             peers: vec![vec![None; count]; count],
             damaged: BTreeSet::new(),
+            foreign: BTreeSet::new(),
             paused: vec![0; count],
             calm: false,
             log: OneLog::new(options.member_count(), crate::vsr::root_checksum(CLUSTER)),
+            one_primary: OnePrimary::new(options.replica_count),
             at_most_once: AtMostOnce::default(),
             acknowledged: Acknowledged::default(),
             replies: Replies::default(),
             digests: Digests::new(DIGEST_INTERVAL),
+            files: Files::new(options.member_count()),
             counts: Counts::default(),
             asked: vec![0; options.client_count as usize],
             latencies: Vec::new(),
@@ -493,6 +514,13 @@ impl Simulation {
         self.react(replica, reaction)
     }
 
+    /// Power off; from the next start on it runs another release, or the former one again. Replicas of
+    /// different releases do not talk.
+    pub fn change_release(&mut self, replica: ReplicaIndex) {
+        self.crash(replica);
+        self.hosts[usize::from(replica)].release ^= 1;
+    }
+
     /// Whether some replica has executed a client's latest request and does not keep the reply any more.
     pub fn reply_is_dropped(&self, client: u32) -> bool {
         let id = self.clients[client as usize].session.client();
@@ -514,6 +542,11 @@ impl Simulation {
     /// and is started again.
     pub fn fail_write(&mut self, replica: ReplicaIndex, fault: WriteFault) {
         self.hosts[usize::from(replica)].set_next_write(Some(fault));
+    }
+
+    /// All writes of checkpoints fail but the next few, until the replica starts again.
+    pub fn fail_checkpoints(&mut self, replica: ReplicaIndex, after: u64) {
+        self.hosts[usize::from(replica)].fail_checkpoints(after);
     }
 
     /// Damages the checkpoint of a replica, on its disk.

@@ -8,6 +8,7 @@ use super::super::options::Report;
 use super::super::queue::Queue;
 use super::super::random::{Random, Stream};
 use super::{Checked, Event, Simulation};
+use crate::message::Op;
 use crate::protocol::ReplicaIndex;
 use crate::replica::TICK_NS;
 use crate::vsr::Status;
@@ -24,10 +25,11 @@ impl Simulation {
         self.network.set_quality(Quality::GOOD);
         let now = self.now();
         self.paused.fill(now);
+        self.finish_upgrade();
         for replica in self.members() {
-            self.hosts[usize::from(replica)].speed = Speed::GOOD;
-            self.set_room(replica, None);
-            self.hosts[usize::from(replica)].set_next_write(None);
+            let host = &mut self.hosts[usize::from(replica)];
+            host.speed = Speed::GOOD;
+            host.heal();
             self.start(replica)?;
         }
         // What is asked already must be answered; how long the rest would take is nobody's promise.
@@ -40,10 +42,21 @@ impl Simulation {
             self.ask_for_accounts(index);
         }
         self.wait(liveness)?;
+        self.counts.settled = self.now() - now;
         self.check_at_rest()?;
         let report = self.report();
         self.switch_off()?;
         Ok(report)
+    }
+
+    /// Everybody runs the latest release that anybody runs.
+    fn finish_upgrade(&mut self) {
+        let latest = self.hosts.iter().map(|host| host.release).max();
+        for replica in self.members() {
+            if Some(self.hosts[usize::from(replica)].release) != latest {
+                self.change_release(replica);
+            }
+        }
     }
 
     fn wait(&mut self, liveness: Liveness) -> Checked {
@@ -55,8 +68,13 @@ impl Simulation {
                     let progress = self.progress(replica);
                     let refusals: Vec<_> = running.iter().flat_map(|r| r.refusals()).collect();
                     let sure = running.map(|r| r.vsr().is_sure());
+                    let missing: Vec<Op> = running
+                        .iter()
+                        .flat_map(|r| r.vsr().log().missing())
+                        .take(8)
+                        .collect();
                     violation.what += &format!(
-                        "\n  replica {replica}: base {base:?} sure {sure:?} {progress:?} {refusals:?}"
+                        "\n  replica {replica}: base {base:?} sure {sure:?} missing {missing:?} {progress:?} {refusals:?}"
                     );
                 }
                 return Err(violation);
@@ -133,7 +151,8 @@ impl Simulation {
             starts: self.counts.starts,
             checkpoints: self.counts.checkpoints.iter().filter(|op| **op > 0).count() as u64,
             digests_compared: self.digests.compared,
-            faults: self.counts.faults,
+            settled: self.counts.settled,
+            faults: self.faults.tally,
             damaged: self.counts.damaged,
             set_back: self.counts.set_back,
             lost_disks: self.counts.lost_disks,

@@ -159,6 +159,11 @@ impl JournalDisk {
         self.device.fail(token, libc::EIO);
     }
 
+    /// A write in flight will be there and be reported as failed.
+    pub(crate) fn fail_sync(&mut self, token: u64) {
+        self.device.fail_sync(token, libc::EIO);
+    }
+
     /// A write in flight will end after some sectors, or none.
     pub(crate) fn shorten(&mut self, token: u64, size: usize, random: &mut Random) {
         let sectors = random.index(size / SECTOR_SIZE);

@@ -6,9 +6,10 @@
 //!                crash: each 512 bytes of it are on the disk, or are not
 //! ```
 //!
-//! A write may also fail, and then nothing of it is there; a copy may rot. A write that completed is
-//! never lost. One that was in flight leaves any mixture of old and new,
-//! in pieces of 512 bytes, which is worse than what drives with 4096-byte sectors do.
+//! A write may also fail, and then nothing of it is there, or all of it (the sync failed); a copy may
+//! rot. A write that completed is never lost. One that was in flight leaves any mixture of old and new,
+//! in pieces of 512 bytes, which is worse than what drives with 4096-byte sectors do; or it has spoiled
+//! the whole sector, as drives do that lose power without a reserve.
 
 use std::io;
 
@@ -32,7 +33,17 @@ struct Write {
     token: u64,
     offset: usize,
     sector: Box<[u8; SECTOR_SIZE]>,
-    fails: bool,
+    fate: Fate,
+}
+
+/// How a write ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Well,
+    /// It fails, and is not there.
+    Fails,
+    /// It fails, and is there.
+    Unsynced,
 }
 
 impl SuperblockDisk {
@@ -64,13 +75,22 @@ impl SuperblockDisk {
             token,
             offset,
             sector,
-            fails: false,
+            fate: Fate::Well,
         });
     }
 
     /// The write that was started last will fail.
     pub(crate) fn fail_last(&mut self) {
-        self.in_flight.last_mut().expect("it was started").fails = true;
+        self.set_fate_of_last(Fate::Fails);
+    }
+
+    /// The same, but it will be there.
+    pub(crate) fn fail_last_sync(&mut self) {
+        self.set_fate_of_last(Fate::Unsynced);
+    }
+
+    fn set_fate_of_last(&mut self, fate: Fate) {
+        self.in_flight.last_mut().expect("it was started").fate = fate;
     }
 
     /// Nothing is on its way.
@@ -91,11 +111,13 @@ impl SuperblockDisk {
     pub(crate) fn complete(&mut self, token: u64) -> io::Result<usize> {
         let index = self.in_flight.iter().position(|write| write.token == token);
         let write = self.in_flight.remove(index.expect("it was started"));
-        if write.fails {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+        if write.fate != Fate::Fails {
+            self.image[write.offset..][..SECTOR_SIZE].copy_from_slice(&*write.sector);
         }
-        self.image[write.offset..][..SECTOR_SIZE].copy_from_slice(&*write.sector);
-        Ok(SECTOR_SIZE)
+        match write.fate {
+            Fate::Well => Ok(SECTOR_SIZE),
+            Fate::Fails | Fate::Unsynced => Err(io::Error::from_raw_os_error(libc::EIO)),
+        }
     }
 
     /// Completes every write.
@@ -106,9 +128,15 @@ impl SuperblockDisk {
         }
     }
 
-    /// The power goes.
-    pub(crate) fn crash(&mut self, random: &mut Random) {
+    /// The power goes. So many parts per million of the writes in flight spoil their sectors.
+    pub(crate) fn crash(&mut self, random: &mut Random, spoiled: u32) {
         for write in self.in_flight.drain(..) {
+            if spoiled > 0 && random.chance(spoiled) {
+                for word in self.image[write.offset..][..SECTOR_SIZE].as_chunks_mut().0 {
+                    *word = random.next().to_le_bytes();
+                }
+                continue;
+            }
             let atoms = write.sector.as_chunks::<ATOM_SIZE>().0;
             for (atom, index) in atoms.iter().zip(0..) {
                 if random.chance(MILLION / 2) {
@@ -136,7 +164,7 @@ mod tests {
         disk.complete(1).unwrap();
         disk.start(2, 4096, sector(2));
         disk.start(3, 0, sector(3));
-        disk.crash(&mut Random::new(5, Stream::Disks, 0));
+        disk.crash(&mut Random::new(5, Stream::Disks, 0), 0);
         assert!(disk.in_flight.is_empty());
         let (first, rest) = disk.image().split_at(SECTOR_SIZE);
         assert!(first.contains(&1) && first.contains(&3) && !first.contains(&0));
@@ -152,5 +180,27 @@ mod tests {
         disk.fail_last();
         assert!(disk.complete(1).is_err());
         assert!(disk.is_quiet() && disk.image().iter().all(|byte| *byte == 0));
+        disk.start(2, 0, sector(1));
+        disk.fail_last_sync();
+        assert!(disk.complete(2).is_err());
+        assert!(disk.image()[..SECTOR_SIZE].iter().all(|byte| *byte == 1));
+    }
+
+    #[test]
+    fn a_crash_may_spoil_the_sector_and_no_other() {
+        let mut disk = SuperblockDisk::new(vec![0; IMAGE_SIZE]);
+        disk.start(1, 4096, sector(2));
+        disk.crash(&mut Random::new(5, Stream::Disks, 0), MILLION);
+        let spoiled = &disk.image()[SECTOR_SIZE..2 * SECTOR_SIZE];
+        assert!(
+            spoiled
+                .chunks(512)
+                .all(|atom| atom != [0; 512] && atom != [2; 512])
+        );
+        let others = [
+            &disk.image()[..SECTOR_SIZE],
+            &disk.image()[2 * SECTOR_SIZE..],
+        ];
+        assert!(others.iter().all(|o| o.iter().all(|byte| *byte == 0)));
     }
 }
