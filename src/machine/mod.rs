@@ -60,8 +60,8 @@ pub trait Machine: Send {
         Self: Sized;
 
     /// Work that makes later operations faster and may be done on another thread, at any time or
-    /// never: for a thread without work, at the start.
-    fn prepare(&self) -> Option<Box<dyn FnOnce() + Send>> {
+    /// never: called again and again by a thread that has nothing to do, a few milliseconds each time.
+    fn prepare(&self) -> Option<Box<dyn FnMut() + Send>> {
         None
     }
 

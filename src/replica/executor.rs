@@ -78,6 +78,11 @@ impl Executor {
         Self { machine }
     }
 
+    /// For a thread that has nothing to do; see [`Machine::prepare`].
+    pub fn prepare(&self) -> Option<Box<dyn FnMut() + Send>> {
+        self.machine.prepare()
+    }
+
     /// For checkers: the machine's digest.
     pub fn machine(&self) -> &dyn Machine {
         &*self.machine

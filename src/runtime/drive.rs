@@ -326,6 +326,10 @@ impl Execute for Executor {
         Executor::run(self, task)
     }
 
+    fn prepare(&self) -> Option<Box<dyn FnMut() + Send>> {
+        Executor::prepare(self)
+    }
+
     /// Queries are never quick: a filter is small, but what it asks for may lie on the disk.
     fn is_quick(task: &Task) -> bool {
         let Task::Apply {

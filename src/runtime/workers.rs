@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 
 use super::cores::Cores;
 use super::wake::Wake;
@@ -41,10 +41,19 @@ const CHECKPOINTS_MAX: usize = 2;
 /// not be over yet, one check, list or sync.
 const LIBRARY_MAX: usize = LENDING_READS_MAX + 4 * TRANSFER_WINDOW;
 
+/// How long the librarian has nothing to do before it touches memory for the executor. At full speed that
+/// takes a chunk of memory every twelve milliseconds.
+const PREPARE_INTERVAL: Duration = Duration::from_millis(5);
+
 /// Applies tasks, one after another.
 pub trait Execute: Send + 'static {
     /// Runs a task; `None` for tasks without an answer.
     fn run(&mut self, task: Task) -> Option<Done>;
+
+    /// Work for a thread that has nothing to do, a few milliseconds each time.
+    fn prepare(&self) -> Option<Box<dyn FnMut() + Send>> {
+        None
+    }
 
     /// Whether a task is over so soon (some microseconds, no disk) that handing it to another
     /// thread would cost more.
@@ -86,6 +95,7 @@ impl<E: Execute> Workers<E> {
         cores: &Cores,
         wake: &Arc<Wake>,
     ) -> io::Result<Self> {
+        let mut prepare = executor.prepare();
         let executor = Arc::new(Mutex::new(executor));
         let queued = Arc::new(AtomicUsize::new(0));
         let (tasks, task_queue) = bounded::<Task>(TASKS_MAX);
@@ -123,11 +133,23 @@ impl<E: Execute> Workers<E> {
         let librarian_thread = std::thread::Builder::new()
             .name("librarian".to_owned())
             .spawn(move || {
-                for task in library_queue {
-                    if librarian_queue.send(librarian.run(task)).is_err() {
-                        return;
+                // What it does is for others, or for later.
+                super::host::give_way();
+                loop {
+                    match library_queue.recv_timeout(PREPARE_INTERVAL) {
+                        Ok(task) => {
+                            if librarian_queue.send(librarian.run(task)).is_err() {
+                                return;
+                            }
+                            waker.notify();
+                        }
+                        Err(RecvTimeoutError::Timeout) => {
+                            if let Some(prepare) = &mut prepare {
+                                prepare();
+                            }
+                        }
+                        Err(RecvTimeoutError::Disconnected) => return,
                     }
-                    waker.notify();
                 }
             })?;
         Ok(Self {

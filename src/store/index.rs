@@ -27,6 +27,7 @@
 //! must not know what a row is.
 
 use super::pages::{Pages, prefetch};
+use super::reserve::Reserve;
 
 /// No row: what [`Index::candidate`] gives for an id that is certainly absent.
 pub const ROW_NONE: u32 = u32::MAX;
@@ -37,8 +38,8 @@ const LANE_BITS: u32 = 10;
 const LANES: u64 = 1 << LANE_BITS;
 /// Hash bits that an entry knows: its lane and the 32 stored ones.
 const HASH_BITS: u32 = LANE_BITS + 32;
-/// Buckets in one mapping: 64 MiB, touched as they are used.
-const BLOCK_BUCKETS_LOG2: u32 = 20;
+/// Buckets in one mapping: 8 MiB, so that little is touched ahead of its use.
+const BLOCK_BUCKETS_LOG2: u32 = 17;
 const BLOCK_BUCKETS: u64 = 1 << BLOCK_BUCKETS_LOG2;
 
 #[repr(C, align(64))]
@@ -148,6 +149,8 @@ impl Bucket {
 #[derive(Debug)]
 pub struct Index {
     blocks: Vec<Pages>,
+    /// Blocks to come. Nothing is ever given back: what is in it is zeroed.
+    reserve: Reserve,
     /// `buckets` lies in `2^level ..= 2^(level + 1)`.
     level: u32,
     /// Buckets that are somebody's first choice.
@@ -173,6 +176,7 @@ impl Index {
         let buckets = buckets_wanted(entries, level);
         let mut index = Self {
             blocks: Vec::new(),
+            reserve: Reserve::new(size_of::<Bucket>() << BLOCK_BUCKETS_LOG2),
             level,
             buckets,
             entries: 0,
@@ -396,12 +400,16 @@ impl Index {
         }
     }
 
+    /// Where the memory of new blocks comes from, for whoever fills it ahead.
+    pub fn reserve(&self) -> Reserve {
+        self.reserve.clone()
+    }
+
     /// Maps memory for buckets below `end`, and for the overflow of the last ones.
     #[inline]
     fn map_up_to(&mut self, end: u64) {
         while (self.blocks.len() as u64) << BLOCK_BUCKETS_LOG2 < end + LANES {
-            self.blocks
-                .push(Pages::zeroed(size_of::<Bucket>() << BLOCK_BUCKETS_LOG2));
+            self.blocks.push(self.reserve.take_for_good());
         }
     }
 

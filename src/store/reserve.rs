@@ -5,11 +5,11 @@
 //! executing the transfers costs that go there. So a thread with time touches memory before the
 //! executor needs it, and chunks whose rows went to files come back here.
 //!
-//! The builder must not do it while it writes a checkpoint: that held up a checkpoint by 0.5 s, and
+//! The librarian does it, when it has nothing else to do. The builder must not do it while it writes a checkpoint: that held up a checkpoint by 0.5 s, and
 //! the journal, which waits for checkpoints, ran full.
 //!
 //! ```text
-//!   idle thread: fill ──► reserve ──► executor: take ──► chunk ──► file published ──► put ──► reserve
+//!   idle thread: fill ──► reserve ──► executor: take ──► chunk ──► in a file, and no snapshot ──► reserve
 //! ```
 //!
 //! The lock is held to push or pop one handle, never while memory is touched. What is in the
@@ -52,24 +52,30 @@ impl Reserve {
         self.len() == 0
     }
 
-    /// Maps and touches memory until `count` pieces are ready, or as many as are ever kept. Slow:
-    /// not for the executor.
+    /// Maps and touches one piece, if fewer than `count` are ready. Slow: not for the executor.
     pub fn fill(&self, count: usize) {
-        while self.len() < count.min(PIECES_MAX) {
+        if self.len() < count.min(PIECES_MAX) {
             let piece = Pages::zeroed(self.piece_size);
             piece.touch();
             self.put(piece);
         }
     }
 
-    /// A piece, touched before if there is one. Its bytes are arbitrary.
-    pub fn take(&self) -> Pages {
+    /// A piece, touched before if there is one. Its bytes are arbitrary. It comes back by itself.
+    pub fn take(&self) -> Piece {
+        Piece {
+            pages: Some(self.take_for_good()),
+            reserve: self.clone(),
+        }
+    }
+
+    /// A piece that does not come back. Its bytes are zeros in a reserve to which none does.
+    pub fn take_for_good(&self) -> Pages {
         let piece = self.lock().pop();
         piece.unwrap_or_else(|| Pages::zeroed(self.piece_size))
     }
 
-    /// Gives a piece back.
-    pub fn put(&self, piece: Pages) {
+    fn put(&self, piece: Pages) {
         assert_eq!(piece.size(), self.piece_size);
         let mut pieces = self.lock();
         if pieces.len() < PIECES_MAX {
@@ -88,6 +94,30 @@ impl Reserve {
     }
 }
 
+/// A piece in use: goes back to its reserve when nobody uses it any more, whichever thread that is on.
+#[derive(Debug)]
+pub struct Piece {
+    /// `None` only while it is being dropped.
+    pages: Option<Pages>,
+    reserve: Reserve,
+}
+
+impl Piece {
+    /// The first byte; aligned to a page.
+    #[inline]
+    pub fn base(&self) -> *mut u8 {
+        self.pages.as_ref().expect("not dropped").base()
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(pages) = self.pages.take() {
+            self.reserve.put(pages);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,13 +126,13 @@ mod tests {
     fn pieces_go_round() {
         let reserve = Reserve::new(8192);
         let handle = reserve.clone();
-        handle.fill(3);
+        (0..5).for_each(|_| handle.fill(3));
         assert_eq!(reserve.len(), 3);
-        let pieces: Vec<Pages> = (0..5).map(|_| reserve.take()).collect();
+        let pieces: Vec<Piece> = (0..5).map(|_| reserve.take()).collect();
         assert!(reserve.is_empty());
-        pieces.into_iter().for_each(|piece| handle.put(piece));
+        drop(pieces);
         assert_eq!(reserve.len(), 5);
-        reserve.fill(usize::MAX);
+        (0..2 * PIECES_MAX).for_each(|_| reserve.fill(usize::MAX));
         assert_eq!(reserve.len(), PIECES_MAX);
         reserve.put(Pages::zeroed(8192));
         assert_eq!(reserve.len(), PIECES_MAX);

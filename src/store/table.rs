@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::pages::{Pages, prefetch};
-use super::reserve::Reserve;
+use super::pages::prefetch;
+use super::reserve::{Piece, Reserve};
 use super::storage::Map;
 
 /// Rows in a chunk, as a power of two: 8 MiB of 128-byte rows.
@@ -37,7 +37,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static> Plain 
 /// Who owns the bytes of a chunk.
 #[derive(Debug, Clone)]
 enum Chunk {
-    Memory(Arc<Pages>),
+    Memory(Arc<Piece>),
     File {
         map: Map,
         /// Of the first row.
@@ -283,15 +283,8 @@ impl<T: Plain> Table<T> {
         );
         let base = self.file_base(&map, offset);
         self.bases[chunk as usize] = base;
-        let old = std::mem::replace(
-            &mut self.chunks[chunk as usize],
-            Chunk::File { map, offset },
-        );
-        if let Chunk::Memory(pages) = old
-            && let Some(pages) = Arc::into_inner(pages)
-        {
-            self.reserve.put(pages);
-        }
+        // The memory goes back to the reserve, from here or from the last snapshot that reads it.
+        self.chunks[chunk as usize] = Chunk::File { map, offset };
     }
 
     /// Appends a whole chunk that is in a file; the table holds whole chunks so far.

@@ -84,9 +84,9 @@ pub struct LedgerOptions {
     pub resident_chunks: u32,
 }
 
-/// 128 MiB: the last million transfers, and those since the last checkpoint. More memory would only
+/// 32 MiB, besides the transfers since the last checkpoint but one. More memory would only
 /// help reads and retries of older ones; what resolutions need is kept anyway.
-const RESIDENT_CHUNKS: u32 = 16;
+const RESIDENT_CHUNKS: u32 = 4;
 
 impl Default for LedgerOptions {
     fn default() -> Self {
@@ -324,11 +324,18 @@ impl Machine for Ledger {
         Self::from_files(storage, files)
     }
 
-    /// Touches memory for two million transfers.
-    fn prepare(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        const CHUNKS: usize = 32;
-        let reserve = self.books.transfers.reserve();
-        Some(Box::new(move || reserve.fill(CHUNKS)))
+    /// Touches memory for the next 800,000 transfers, and for more ids than that.
+    fn prepare(&self) -> Option<Box<dyn FnMut() + Send>> {
+        const CHUNKS: usize = 12;
+        const BLOCKS: usize = 2;
+        let (rows, ids) = (
+            self.books.transfers.reserve(),
+            self.books.transfer_ids.reserve(),
+        );
+        Some(Box::new(move || {
+            rows.fill(CHUNKS);
+            ids.fill(BLOCKS);
+        }))
     }
 
     fn digest(&self) -> u128 {
