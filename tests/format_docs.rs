@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 
 use stampede::machine::Machine;
-use stampede::machine::ledger::Ledger;
+use stampede::machine::ledger::{Ledger, LedgerOptions};
 use stampede::message::{Command, Header};
 use stampede::replica::superblock::{Identity, Life, State};
 use stampede::store::{
-    FileKind, FileName, ManifestRef, MemoryStorage, Section, Storage, write_checkpoint,
+    FileKind, FileName, Manifest, ManifestRef, MemoryStorage, Section, Storage, write_checkpoint,
 };
 use stampede::vsr::sessions::{Limits, Sessions};
 use stampede_client::wire::multibatch::Encoder;
@@ -157,7 +157,9 @@ fn every_table_covers_every_byte_once() {
     names.sort_unstable();
     let tested = [
         "Account",
+        "ChunkHead",
         "Counts",
+        "Expired",
         "ExpiryRow",
         "Footer",
         "Frame",
@@ -215,8 +217,11 @@ fn commands_and_their_numbers() {
 #[test]
 fn ledger_records() {
     let account = layout(DISK, "Account");
-    let fields = fields!(Account: id debits_pending debits_posted credits_pending credits_posted
+    let mut fields = fields!(Account: id debits_pending debits_posted credits_pending credits_posted
         user_data_128 user_data_64 user_data_32 reserved ledger code flags timestamp);
+    // The protocol's record but for one field, which is the file's own.
+    let reserved = fields.iter_mut().find(|field| field.name == "reserved");
+    "opened".clone_into(&mut reserved.unwrap().name);
     assert_eq!(account.fields, fields);
     assert_eq!(account.size, size_of::<Account>());
 
@@ -352,7 +357,8 @@ fn journal_frame() {
     assert_eq!(documented.number("kind", write.buffer.as_slice()), 2);
 }
 
-/// A small ledger: two accounts, a pending transfer with a timeout, and one that was posted.
+/// A small ledger: two accounts, a pending transfer with a timeout, one that was posted, and one that
+/// has expired.
 fn ledger() -> Ledger {
     let mut ledger = Ledger::default();
     let accounts = [1, 2].map(|id| Account {
@@ -382,6 +388,7 @@ fn ledger() -> Ledger {
             debit_account_id: 77,
             ..transfer(24, 0, 0, 0)
         },
+        transfer(25, transfer_flags::PENDING, 1, 0),
     ];
     apply(
         &mut ledger,
@@ -397,8 +404,11 @@ fn ledger() -> Ledger {
         2_000,
         transfers.as_bytes(),
     );
+    ledger.apply(3, Operation::Pulse.code(), EXPIRED_AT, &[], &mut []);
     ledger
 }
+
+const EXPIRED_AT: u64 = 2_000_000_000;
 
 fn apply(ledger: &mut Ledger, op: u64, operation: Operation, timestamp: u64, events: &[u8]) {
     let mut body = vec![0; events.len() + 1024];
@@ -577,11 +587,12 @@ fn checkpoint_files() {
 
 fn assert_ledger_sections(file: &File) {
     let counts = [
-        ("version", 1),
+        ("version", 2),
         ("chunk_rows_log2", 16),
         ("accounts", 2),
-        ("transfers", 3),
+        ("transfers", 4),
         ("failed", 1),
+        ("expired", 1),
     ];
     layout(DISK, "Counts").assert_numbers(file.section(1), &counts);
     let account = layout(DISK, "Account");
@@ -590,15 +601,141 @@ fn assert_ledger_sections(file: &File) {
     assert_eq!(account.number("debits_pending", accounts[0]), 10);
     assert_eq!(account.number("debits_posted", accounts[0]), 10);
     assert_eq!(account.number("credits_posted", accounts[1]), 10);
+    assert_eq!(account.number("opened", accounts[1]), 1);
     let transfer = layout(DISK, "Transfer");
     let transfers: Vec<&[u8]> = file.section(3).chunks_exact(transfer.size).collect();
     let ids: Vec<u128> = transfers.iter().map(|t| transfer.number("id", t)).collect();
-    assert_eq!(ids, [21, 22, 23]);
+    assert_eq!(ids, [21, 22, 23, 25]);
     assert_eq!(file.section(4), 24u128.to_le_bytes());
     assert_eq!(file.section(5), 0u32.to_le_bytes());
-    // Row 0 was posted: 01 in the lowest bits.
-    assert_eq!((file.section(6).len(), file.section(6)[0]), (16384, 0b01));
+    // Row 0 was posted: 01 in the lowest bits. Row 3 has expired.
+    assert_eq!(
+        (file.section(6).len(), file.section(6)[0]),
+        (16384, 0b1100_0001)
+    );
     let expires_at = transfer.number("timestamp", transfers[1]) + 3600 * 1_000_000_000;
     let expiry = [("expires_at", expires_at), ("row", 1)];
     layout(DISK, "ExpiryRow").assert_numbers(file.section(7), &expiry);
+    assert_expired(file.section(8), EXPIRED_AT, 4, 3);
+    // One mark: the first event has opened both accounts. Two records without balances.
+    let words = [1u32, 0, 6, 0b11, 0, 0, 0, 0];
+    assert_eq!(file.section(9), words.as_bytes());
+}
+
+fn assert_expired(bytes: &[u8], timestamp: u64, at: u128, pending: u128) {
+    let fields = [
+        ("amount", 10),
+        ("timestamp", timestamp.into()),
+        ("at", at),
+        ("pending", pending),
+        ("debit", 0),
+        ("credit", 1),
+        ("flags", transfer_flags::PENDING.into()),
+    ];
+    layout(DISK, "Expired").assert_numbers(bytes, &fields);
+}
+
+/// Sixteen rows make a chunk: sixteen transfers, all of which expire.
+#[test]
+fn chunk_files() {
+    let mut ledger = Ledger::new(LedgerOptions {
+        chunk_rows_log2: 4,
+        ..LedgerOptions::default()
+    });
+    let accounts = [1, 2].map(|id| Account {
+        id,
+        ledger: 1,
+        code: 1,
+        ..Account::default()
+    });
+    let transfers: Vec<Transfer> = (0..16u16)
+        .map(|number| Transfer {
+            id: 31 + u128::from(number),
+            debit_account_id: 1,
+            credit_account_id: 2,
+            amount: 10,
+            timeout: 1,
+            ledger: 1,
+            code: if number < 8 { 5 } else { 6 },
+            user_data_32: number.into(),
+            flags: transfer_flags::PENDING,
+            ..Transfer::default()
+        })
+        .collect();
+    let (create, bytes) = (Operation::CreateAccounts, accounts.as_bytes());
+    apply(&mut ledger, 1, create, 1_000, bytes);
+    let (create, bytes) = (Operation::CreateTransfers, transfers.as_bytes());
+    apply(&mut ledger, 2, create, 2_000, bytes);
+    ledger.apply(3, Operation::Pulse.code(), EXPIRED_AT, &[], &mut []);
+    let mut storage = MemoryStorage::default();
+    let mut snapshot = ledger.snapshot(3);
+    let reference = write_checkpoint(&mut storage, 3, &mut *snapshot, &[]).unwrap();
+    let manifest = Manifest::open(&storage, &reference).unwrap();
+    let open = |kind| {
+        let entry = manifest.file(kind).next().unwrap();
+        let data_size = entry.data_size.into();
+        File::open(&storage, entry.name, data_size, entry.checksum)
+    };
+    let head = layout(DISK, "ChunkHead");
+
+    let file = open(FileKind::Transfers);
+    assert_eq!(file.section(1).len(), 16 * layout(DISK, "Transfer").size);
+    assert_eq!(file.section(2)[..16], 31u128.to_le_bytes());
+    // user_data_32: a key for each row but the first. ledger: one key, everywhere. code: two keys, two
+    // bitmaps. debit and credit: the account's row.
+    let key = |first: u32, keys: &[u32], ends: &[u32], words: &[u16], at: &mut u32| {
+        let entry = [
+            u32::try_from(keys.len()).unwrap(),
+            u32::try_from(words.len()).unwrap(),
+            *at,
+            first,
+            keys.last().copied().unwrap_or(0),
+        ];
+        let mut data = [keys, ends].concat();
+        for pair in words.chunks(2) {
+            let high = pair.get(1).copied().unwrap_or(0);
+            data.push(u32::from(pair[0]) | u32::from(high) << 16);
+        }
+        *at += u32::try_from(data.len()).unwrap();
+        (entry, data)
+    };
+    let mut at = 2 + 7 * 5;
+    let rows: Vec<u32> = (1..16).collect();
+    // With sixteen rows a bitmap is one word, so every list is one.
+    let words: Vec<u16> = (1..16).map(|row| 1 << row).collect();
+    let columns = [
+        key(0, &[], &[], &[], &mut at),
+        key(0, &[], &[], &[], &mut at),
+        key(1, &rows, &rows, &words, &mut at),
+        key(1, &[1], &[0], &[], &mut at),
+        key(5, &[5, 6], &[1, 2], &[0x00ff, 0xff00], &mut at),
+        key(0, &[0], &[0], &[], &mut at),
+        key(1, &[1], &[0], &[], &mut at),
+    ];
+    let mut expected = vec![16u32, 7];
+    columns.iter().for_each(|(entry, _)| expected.extend(entry));
+    columns.iter().for_each(|(_, data)| expected.extend(data));
+    assert_eq!(file.section(3), expected.as_bytes());
+    assert_eq!(file.section(4), [1u32, 0, 6, 0b11, 0, 0, 0, 0].as_bytes());
+    let ends = [
+        ("first_timestamp", 1_985),
+        ("transfers", 16),
+        ("expired", 0),
+    ];
+    head.assert_numbers(file.section(5), &ends);
+
+    let file = open(FileKind::Expired);
+    let (size, last) = (layout(DISK, "Expired").size, EXPIRED_AT);
+    assert_eq!(file.section(1).len(), 16 * size);
+    assert_expired(&file.section(1)[15 * size..], last, 16, 15);
+    assert_eq!(file.section(3)[..8], [16u32, 2].as_bytes()[..]);
+    // Debits pending of 160, credits pending of 160: one byte each.
+    let records = [1, 0, 0, 160, 0, 0b100, 0, 160];
+    assert_eq!(file.section(4)[24..32], records);
+    let ends = [
+        ("first_timestamp", u128::from(last) - 15),
+        ("transfers", 16),
+        ("expired", 16),
+    ];
+    head.assert_numbers(file.section(5), &ends);
 }

@@ -1,7 +1,7 @@
 //! What state machines keep their state in: tables, indexes, files, checkpoints.
 //!
 //! ```text
-//!   machine ──► table (rows)   index (id → row)        memory
+//!   machine ──► table (rows)   index (id → row)   postings (value → rows)   memory
 //!                  │ snapshot
 //!                  ▼
 //!   builder ──► sealed files ──► manifest ──► superblock   storage
@@ -19,6 +19,9 @@ mod reserve;
 mod table;
 mod index;
 mod storage;
+mod blob;
+mod positions;
+mod postings;
 mod memory;
 mod sealed;
 mod copy;
@@ -27,6 +30,10 @@ mod scrub;
 mod packed;
 mod error;
 
+#[cfg(test)]
+mod postings_test;
+
+pub use blob::Blob;
 pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
 pub use copy::SealedCopy;
 pub use error::StoreError;
@@ -34,6 +41,8 @@ pub use index::{IdHash, Index, ROW_NONE};
 pub use memory::MemoryStorage;
 pub use packed::{Field, PackedRows, pack};
 pub use pages::{Pages, prefetch};
+pub use positions::{Matches, Positions, TERMS_MAX, Term};
+pub use postings::{POSTINGS_ROWS_LOG2_MAX, Postings, PostingsBuilder};
 pub use reserve::Reserve;
 pub use scrub::{ScrubStep, Scrubber};
 pub use sealed::{BLOCK_SIZE, FileEntry, SealedFile, SealedWriter, Section};

@@ -37,15 +37,18 @@ pub enum FileKind {
     Transfers = 4,
     /// A full chunk of ids that failed for good; numbered by chunk.
     FailedIds = 5,
+    /// A full chunk of expiries that have happened; numbered by chunk.
+    Expired = 6,
 }
 
 impl FileKind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Manifest,
         Self::Sessions,
         Self::Ledger,
         Self::Transfers,
         Self::FailedIds,
+        Self::Expired,
     ];
 
     pub fn from_code(code: u16) -> Option<Self> {
@@ -54,7 +57,7 @@ impl FileKind {
 
     /// Numbered by chunk: once such a file is there, every later checkpoint has it too.
     pub fn is_chunk(self) -> bool {
-        matches!(self, Self::Transfers | Self::FailedIds)
+        matches!(self, Self::Transfers | Self::FailedIds | Self::Expired)
     }
 
     const fn name(self) -> &'static str {
@@ -64,6 +67,7 @@ impl FileKind {
             Self::Ledger => "ledger",
             Self::Transfers => "transfers",
             Self::FailedIds => "failed-ids",
+            Self::Expired => "expired",
         }
     }
 }

@@ -19,6 +19,7 @@
 //! Chunks are full-sized whatever they hold: memory is counted when it is touched.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -173,8 +174,13 @@ impl<T: Plain> Table<T> {
     }
 
     /// The number of rows for which `before` holds; the rows are ordered by it.
-    pub fn partition_point(&self, mut before: impl FnMut(&T) -> bool) -> u32 {
-        let (mut low, mut high) = (0, self.len);
+    pub fn partition_point(&self, before: impl FnMut(&T) -> bool) -> u32 {
+        self.partition_point_in(0..self.len, before)
+    }
+
+    /// The same among some of the rows: how many of the table lie before the place.
+    pub fn partition_point_in(&self, rows: Range<u32>, mut before: impl FnMut(&T) -> bool) -> u32 {
+        let (mut low, mut high) = (rows.start, rows.end);
         while low < high {
             let middle = low + (high - low) / 2;
             if before(self.row(middle)) {
@@ -309,6 +315,30 @@ impl<T: Plain> Table<T> {
         if let Some(Chunk::File { map, offset }) = self.chunks.get(chunk) {
             let offset = offset + (row & (self.chunk_rows() - 1)) as usize * size_of::<T>();
             map.will_need(offset, size_of::<T>());
+        }
+    }
+
+    /// Fetches rows that are about to be read: lines of those in memory; pages of those in files, so
+    /// that the reads overlap. The rows are in order, up or down; neighbours are asked for together.
+    pub fn fetch_rows(&self, rows: &[u32]) {
+        /// A gap that costs less to read than to ask twice.
+        const GAP_SIZE: u32 = 32 * 1024;
+        let gap_rows = GAP_SIZE / u32::try_from(size_of::<T>()).expect("a row is small");
+        let same_file = |a: &u32, b: &u32| {
+            a.abs_diff(*b) <= gap_rows && a >> self.chunk_rows_log2 == b >> self.chunk_rows_log2
+        };
+        for run in rows.chunk_by(same_file) {
+            let (first, last) = (run[0], run[run.len() - 1]);
+            match self.chunks.get((first >> self.chunk_rows_log2) as usize) {
+                Some(Chunk::File { map, offset }) => {
+                    let low = first.min(last);
+                    let start = (low & (self.chunk_rows() - 1)) as usize * size_of::<T>();
+                    let count = first.abs_diff(last) as usize + 1;
+                    map.will_need(offset + start, count * size_of::<T>());
+                }
+                Some(Chunk::Memory(_)) => run.iter().for_each(|&row| self.prefetch(row)),
+                None => {}
+            }
         }
     }
 

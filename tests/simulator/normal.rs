@@ -15,6 +15,17 @@ fn every_number_of_replicas_answers() -> Scenario {
 }
 
 #[test]
+fn queries_are_answered_as_the_model_says() -> Scenario {
+    let mut options = Options {
+        faults: FaultPlan::NONE,
+        ..Options::CALM
+    };
+    options.mixture.queries = true;
+    Simulation::new(options, 1)?.run()?;
+    Ok(())
+}
+
+#[test]
 fn a_minority_is_down_nobody_notices() -> Scenario {
     let mut cluster = cluster(3)?;
     cluster.crash(2);

@@ -7,6 +7,7 @@ use stampede_client::wire::record::account_flags as flags;
 use super::batch::{Batch, CREATED, Results, SUB_BATCH_EVENTS};
 use super::books::Books;
 use super::exists;
+use super::row::AccountRow;
 use crate::store::IdHash;
 
 const LIMITS: u16 = flags::DEBITS_MUST_NOT_EXCEED_CREDITS | flags::CREDITS_MUST_NOT_EXCEED_DEBITS;
@@ -120,13 +121,7 @@ impl Books {
             return refuse(Status::ImportedEventTimestampMustNotRegress);
         }
         let timestamp = if imported { event.timestamp } else { timestamp };
-        self.add_account(
-            hash,
-            &Account {
-                timestamp,
-                ..*event
-            },
-        );
+        self.add_account(hash, &AccountRow::new(event, timestamp));
         Ok(timestamp)
     }
 }

@@ -7,9 +7,12 @@
 //!   resolutions  two bits for each transfer: what became of a pending one
 //!   unresolved   pending transfers whose rows have left memory, copied
 //!   expiries     pending transfers with a timeout, by expiry
+//!   expired      expiries that have happened, rows of 48 bytes, in order, never changed
 //!
 //!   account_ids   id → row of `accounts`
 //!   transfer_ids  id → row of `transfers`, or FAILED_BASE + row of `failed`
+//!   indexes       value → rows
+//!   history       what balances were
 //! ```
 //!
 //! Invariants
@@ -20,14 +23,19 @@
 //! - A transfer's accounts exist and differ; a resolution's pending transfer exists. Nothing is
 //!   ever deleted, except by the undo of a chain.
 
+use stampede_client::wire::Transfer;
 use stampede_client::wire::record::transfer_flags;
-use stampede_client::wire::{Account, Transfer};
 
 use super::LedgerOptions;
 use super::expiry::Expiries;
+use super::history::{History, Point};
+use super::indexes::Indexes;
+use super::openings::Side;
 use super::resolutions::{Resolution, Resolutions};
+use super::row::{AccountRow, Expired};
+use super::snapshot::{ChunkFile, ChunkParts, ROWS_OFFSET};
 use super::unresolved::Unresolved;
-use crate::store::{IdHash, Index, Map, ROW_NONE, Table, prefetch};
+use crate::store::{IdHash, Index, ROW_NONE, Table, prefetch};
 
 /// Rows of `transfer_ids` from here on are failed ids: room for 3.2 billion transfers and one
 /// billion failures.
@@ -39,7 +47,7 @@ pub(super) const ROW_UNKNOWN: u32 = ROW_NONE - 1;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Books {
-    pub(super) accounts: Table<Account>,
+    pub(super) accounts: Table<AccountRow>,
     pub(super) account_ids: Index,
     pub(super) transfers: Table<Transfer>,
     pub(super) transfer_ids: Index,
@@ -47,6 +55,9 @@ pub(super) struct Books {
     pub(super) resolutions: Resolutions,
     pub(super) expiries: Expiries,
     pub(super) unresolved: Unresolved,
+    pub(super) expired: Table<Expired>,
+    pub(super) indexes: Indexes,
+    pub(super) history: History,
     /// Transfers below are in files.
     file_rows: u32,
 }
@@ -71,6 +82,9 @@ impl Books {
             resolutions: Resolutions::new(options.chunk_rows_log2),
             expiries: Expiries::default(),
             unresolved: Unresolved::new(options.chunk_rows_log2),
+            expired: Table::new(options.chunk_rows_log2),
+            indexes: Indexes::default(),
+            history: History::new(options.chunk_rows_log2),
             file_rows: 0,
         }
     }
@@ -149,14 +163,69 @@ impl Books {
         }
     }
 
-    /// The rows of a full chunk are in a file from here on; chunks go in order.
-    pub(super) fn release_chunk(&mut self, chunk: u32, map: Map, offset: usize) {
+    /// The present point in time.
+    #[inline(always)]
+    pub(super) fn now(&self) -> Point {
+        Point {
+            transfers: self.transfers.len(),
+            expired: self.expired.len(),
+        }
+    }
+
+    /// The accounts of the next event are about to change.
+    pub(super) fn open_accounts(&mut self, debit_row: u32, credit_row: u32) {
+        let now = self.now();
+        let mark = self.history.mark(now);
+        let (debit, credit) = self.accounts.rows_mut(debit_row, credit_row);
+        if debit.opened != mark {
+            self.history.open(now, Side::Debit, debit_row, debit);
+        }
+        if credit.opened != mark {
+            self.history.open(now, Side::Credit, credit_row, credit);
+        }
+    }
+
+    /// Rows of transfers below are in the postings.
+    pub(super) fn rows_posted(&self) -> u32 {
+        let chunks = u32::try_from(self.indexes.transfers.len()).expect("fewer than rows");
+        chunks * self.transfers.chunk_rows()
+    }
+
+    /// An operation is over: nothing of it can be taken back any more.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        self.unresolved.settle();
+        self.history.settle(self.now());
+        self.indexes
+            .settle(&self.transfers, &self.accounts, &self.expired);
+    }
+
+    /// The rows of a full chunk, its postings and openings are in a file from here on; chunks go in
+    /// order.
+    pub(super) fn release_chunk(&mut self, file: ChunkFile) {
+        let chunk = file.chunk;
+        let (map, ChunkParts { postings, openings }) = file.into_parts();
+        let last = chunk * self.transfers.chunk_rows() + (self.transfers.chunk_rows() - 1);
+        let period = self.history.of_transfer(last);
+        self.history.periods[period as usize].openings = openings;
+        self.indexes.transfers[chunk as usize] = postings;
         let first = chunk * self.transfers.chunk_rows();
         assert_eq!(first, self.file_rows, "chunks leave memory in order");
         self.unresolved
             .keep(chunk, self.transfers.chunk(chunk), &self.resolutions);
-        self.transfers.adopt(chunk, map, offset);
+        self.transfers.adopt(chunk, map, ROWS_OFFSET);
         self.file_rows += self.transfers.chunk_rows();
+    }
+
+    /// The same of expiries.
+    pub(super) fn release_expired(&mut self, file: ChunkFile) {
+        let chunk = file.chunk;
+        let (map, ChunkParts { postings, openings }) = file.into_parts();
+        let last = chunk * self.expired.chunk_rows() + (self.expired.chunk_rows() - 1);
+        let period = self.history.of_expired(last);
+        self.history.periods[period as usize].openings = openings;
+        self.indexes.expired[chunk as usize] = postings;
+        self.expired.adopt(chunk, map, ROWS_OFFSET);
     }
 
     /// The transfers that are there were restored from files, in whole chunks.
@@ -188,15 +257,22 @@ impl Books {
     }
 
     #[inline(always)]
-    pub(super) fn add_account(&mut self, hash: IdHash, account: &Account) {
+    pub(super) fn add_account(&mut self, hash: IdHash, account: &AccountRow) {
         let row = self.accounts.push(account);
         assert!(row < ROW_UNKNOWN, "the ledger is full: 2^32 accounts");
         self.account_ids.insert(hash, row);
     }
 
     #[inline(always)]
-    pub(super) fn add_transfer(&mut self, hash: IdHash, transfer: &Transfer) -> u32 {
+    pub(super) fn add_transfer(
+        &mut self,
+        hash: IdHash,
+        transfer: &Transfer,
+        debit: u32,
+        credit: u32,
+    ) -> u32 {
         let row = self.transfers.push(transfer);
+        self.indexes.parties.push([debit, credit]);
         assert!(
             row < FAILED_BASE,
             "the ledger is full: {FAILED_BASE} transfers"

@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 use zerocopy::IntoBytes;
 
 use super::books::Books;
+use super::indexes::Indexes;
 use crate::store::{Plain, Table};
 
 impl Books {
@@ -15,6 +16,7 @@ impl Books {
         add_table(&mut hash, &self.accounts);
         add_table(&mut hash, &self.transfers);
         add_table(&mut hash, &self.failed);
+        add_table(&mut hash, &self.expired);
         for (chunk, resolutions) in self.resolutions.chunks() {
             hash.update(chunk.as_bytes());
             hash.update(resolutions);
@@ -23,6 +25,21 @@ impl Books {
             hash.update(expires_at.as_bytes());
             hash.update(row.as_bytes());
         }
+        let Indexes {
+            transfers,
+            accounts,
+            expired,
+            ..
+        } = &self.indexes;
+        for postings in transfers.iter().chain(accounts).chain(expired) {
+            hash.update(postings);
+        }
+        for period in &self.history.periods {
+            hash.update(period.end.transfers.as_bytes());
+            hash.update(period.end.expired.as_bytes());
+            hash.update(&period.openings);
+        }
+        hash.update(self.history.encode_open().as_bytes());
         hash.digest128()
     }
 }

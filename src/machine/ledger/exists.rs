@@ -7,7 +7,9 @@
 use stampede_client::wire::record::transfer_flags as flags;
 use stampede_client::wire::{Account, CreateAccountStatus, CreateTransferStatus, Transfer};
 
-pub(super) fn account(event: &Account, existing: &Account) -> CreateAccountStatus {
+use super::row::AccountRow;
+
+pub(super) fn account(event: &Account, existing: &AccountRow) -> CreateAccountStatus {
     use CreateAccountStatus as Status;
     if event.flags != existing.flags {
         Status::ExistsWithDifferentFlags

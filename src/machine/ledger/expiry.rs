@@ -11,6 +11,7 @@ use stampede_client::wire::Transfer;
 
 use super::books::{Books, ROW_UNKNOWN};
 use super::resolutions::Resolution;
+use super::row::Expired;
 
 /// Most expiries of one pulse, and what a pulse adds to the cluster's time: each expiry has a
 /// timestamp of its own.
@@ -57,29 +58,35 @@ impl Expiries {
         self.rows.contains(&(expires_at, row))
     }
 
-    fn pop_due(&mut self, timestamp: u64) -> Option<u32> {
-        let (expires_at, row) = *self.rows.first()?;
-        if expires_at > timestamp {
-            return None;
-        }
-        self.rows.pop_first();
-        Some(row)
+    /// How many a pulse at `timestamp` takes.
+    fn count_due(&self, timestamp: u64) -> u64 {
+        let due = self.rows.range(..=(timestamp, u32::MAX));
+        due.take(PULSE_EVENTS_MAX as usize).count() as u64
+    }
+
+    fn pop(&mut self) -> u32 {
+        let (_, row) = self.rows.pop_first().expect("counted before");
+        row
     }
 }
 
 impl Books {
     /// The pulse: expires what is due at `timestamp`. No checks: it works on closed accounts too.
     pub(super) fn expire(&mut self, timestamp: u64) {
-        for _ in 0..PULSE_EVENTS_MAX {
-            let Some(row) = self.expiries.pop_due(timestamp) else {
-                return;
-            };
+        let due = self.expiries.count_due(timestamp);
+        // Each has a timestamp of its own, and the last one the pulse's.
+        for timestamp in timestamp - due + 1..=timestamp {
+            let row = self.expiries.pop();
             assert_eq!(self.resolutions.of(row), Resolution::None);
             let pending = *self.transfer_row(row);
             let (debit, credit) = self.accounts_of(&pending, ROW_UNKNOWN, ROW_UNKNOWN);
+            self.open_accounts(debit, credit);
             self.release_pending(&pending, debit, credit);
             self.reopen_closed(&pending, debit, credit);
             self.set_resolution(row, Resolution::Expired);
+            let at = self.transfers.len();
+            let expired = Expired::new(&pending, row, (debit, credit), timestamp, at);
+            self.expired.push(&expired);
         }
     }
 }

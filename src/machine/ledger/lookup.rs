@@ -14,18 +14,18 @@ use crate::store::{IdHash, ROW_NONE};
 
 const ID_SIZE: usize = size_of::<u128>();
 
-/// Answers each batch of ids with what `find` writes; returns the reply's size.
-pub(super) fn lookup(
+/// Answers each batch of ids or filters with what `find` writes; returns the reply's size.
+pub(super) fn answer(
     operation: Operation,
     body: &[u8],
     reply: &mut [u8],
-    find: impl Fn(&[u8], &mut [u8]) -> usize,
+    mut find: impl FnMut(&[u8], &mut [u8]) -> usize,
 ) -> usize {
     if !operation.is_multi_batch() {
         return find(body, reply);
     }
-    let batches =
-        multibatch::decode(body, ID_SIZE).expect("the gateway admits only multi-batch bodies here");
+    let batches = multibatch::decode(body, operation.event_size())
+        .expect("the gateway admits only multi-batch bodies here");
     let mut encoder = Encoder::new(reply, operation.result_size());
     for batch in batches.iter() {
         let size = find(batch.elements, encoder.spare());
@@ -41,13 +41,21 @@ fn ids_of(bytes: &[u8]) -> impl Iterator<Item = u128> {
 }
 
 /// Records written one after another.
-struct Found<'a> {
+pub(super) struct Found<'a> {
     bytes: &'a mut [u8],
     size: usize,
 }
 
-impl Found<'_> {
-    fn push(&mut self, record: &[u8]) {
+impl<'a> Found<'a> {
+    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, size: 0 }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) fn push(&mut self, record: &[u8]) {
         self.bytes[self.size..self.size + record.len()].copy_from_slice(record);
         self.size += record.len();
     }
@@ -55,10 +63,7 @@ impl Found<'_> {
 
 impl Books {
     pub(super) fn lookup_accounts(&self, ids: &[u8], found: &mut [u8]) -> usize {
-        let mut found = Found {
-            bytes: found,
-            size: 0,
-        };
+        let mut found = Found::new(found);
         for ids in ids.chunks(SUB_BATCH_EVENTS * ID_SIZE) {
             let mut candidates = [ROW_NONE; SUB_BATCH_EVENTS];
             ids_of(ids).for_each(|id| self.account_ids.prefetch(IdHash::of(id)));
@@ -69,7 +74,7 @@ impl Books {
             for (candidate, id) in candidates.into_iter().zip(ids_of(ids)) {
                 let row = self.account_row(id, candidate);
                 if row != ROW_NONE {
-                    found.push(Account::as_bytes(self.accounts.row(row)));
+                    found.push(Account::as_bytes(&self.accounts.row(row).record()));
                 }
             }
         }
@@ -77,10 +82,7 @@ impl Books {
     }
 
     pub(super) fn lookup_transfers(&self, ids: &[u8], found: &mut [u8]) -> usize {
-        let mut found = Found {
-            bytes: found,
-            size: 0,
-        };
+        let mut found = Found::new(found);
         for ids in ids.chunks(SUB_BATCH_EVENTS * ID_SIZE) {
             ids_of(ids).for_each(|id| self.transfer_ids.prefetch(IdHash::of(id)));
             for id in ids_of(ids) {

@@ -20,25 +20,37 @@
 //! | `resolutions` | which pending transfers are posted, voided, expired |
 //! | `unresolved` | pending transfers whose rows have left memory |
 //! | `lookup` | lookup_accounts, lookup_transfers |
+//! | `indexes` | which transfers and accounts have a value: postings |
+//! | `query` | get_account_transfers, query_transfers, query_accounts |
+//! | `history`, `openings` | periods, and what balances were when they began |
+//! | `replay` | what an event did to balances |
+//! | `balances` | get_account_balances |
+//! | `change_events` | get_change_events |
+//! | `row` | the ledger's own rows: an account with its mark, an expiry |
 //! | `snapshot`, `restore` | the files of a checkpoint, written and read |
 //! | `verify` | every invariant, checked against the transfers |
 //!
 //! The checks of an event come in a fixed order, and the first that fails names the status; the
 //! order is part of the protocol.
-//!
-//! **Queries** (133..=137, 142..=145) have their place here but not yet their indexes: they are
-//! answered with empty results in the right form.
 
 mod accounts;
+mod balances;
 mod batch;
 mod books;
+mod change_events;
 mod digest;
 mod exists;
 mod expiry;
+mod history;
+mod indexes;
 mod lookup;
+mod openings;
+mod query;
+mod replay;
 mod resolutions;
 mod resolve;
 mod restore;
+mod row;
 mod snapshot;
 mod transfers;
 mod undo;
@@ -48,17 +60,23 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-use stampede_client::wire::multibatch::{self, Encoder, trailer_size};
+use stampede_client::wire::body;
+use stampede_client::wire::multibatch::{self, Encoder};
 use stampede_client::wire::operation::{Form, Kind, Operation};
-use stampede_client::wire::{Account, CreateResult, SparseResult, Transfer};
+use stampede_client::wire::{
+    Account, AccountFilter, ChangeEventsFilter, CreateResult, QueryFilter, SparseResult, Transfer,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use self::batch::Results;
 use self::books::Books;
+use self::change_events::Replayed;
 pub use self::expiry::PULSE_EVENTS_MAX;
+use self::row::AccountRow;
 use self::snapshot::Files;
 pub use self::verify::{BROKEN_MAX, Verified};
 use super::Machine;
+use crate::limits::BODY_SIZE_MAX;
 use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Snapshot, Storage, StoreError, Table};
 
 /// See the module.
@@ -68,7 +86,9 @@ pub struct Ledger {
     options: LedgerOptions,
     files: Files,
     /// Where accounts are copied for a snapshot; kept for its memory.
-    accounts_copy: Table<Account>,
+    accounts_copy: Table<AccountRow>,
+    /// For change events; kept for its memory.
+    replayed: Replayed,
     /// Results of one batch, for the operations that answer with failures only.
     dense: Vec<u8>,
     /// A body that lies at an odd address is copied here.
@@ -87,6 +107,10 @@ pub struct LedgerOptions {
 /// 32 MiB, besides the transfers since the last checkpoint but one. More memory would only
 /// help reads and retries of older ones; what resolutions need is kept anyway.
 const RESIDENT_CHUNKS: u32 = 4;
+
+/// The largest body of a request: what limits of queries are derived from.
+#[expect(clippy::cast_possible_truncation, reason = "a mebibyte")]
+const BATCH_SIZE_LIMIT: u32 = BODY_SIZE_MAX as u32;
 
 impl Default for LedgerOptions {
     fn default() -> Self {
@@ -119,6 +143,7 @@ impl Ledger {
             options,
             files,
             accounts_copy: Table::new(options.chunk_rows_log2),
+            replayed: Replayed::default(),
             dense: Vec::new(),
             aligned: Vec::new(),
         }
@@ -223,15 +248,21 @@ impl Ledger {
         failures
     }
 
-    /// The answer to a query without results: one empty batch for each batch asked.
-    fn answer_empty(operation: Operation, body: &[u8], reply: &mut [u8]) -> usize {
-        if !operation.is_multi_batch() {
-            return 0;
-        }
-        let batches = multibatch::decode(body, operation.event_size())
-            .expect("the gateway admits only multi-batch bodies here");
-        let counts = batches.counts().map(|_| 0);
-        multibatch::encode_trailer(reply, 0, operation.result_size(), counts)
+    /// Answers the filter of each batch with what `find` writes, given how many results there may be.
+    fn query<F: FromBytes>(
+        &mut self,
+        operation: Operation,
+        body: &[u8],
+        reply: &mut [u8],
+        find: impl Fn(&mut Self, &F, u32, &mut [u8]) -> usize,
+    ) -> usize {
+        let results_max = body::batch_results_max(operation, BATCH_SIZE_LIMIT);
+        lookup::answer(operation, body, reply, |filter, found| {
+            let limit = body::filter_limit(operation, filter);
+            let limit = limit.expect("the gateway admits only one filter in a batch");
+            let filter = F::read_from_bytes(filter).expect("as long as a filter");
+            find(self, &filter, limit.min(results_max), found)
+        })
     }
 
     fn apply_operation(
@@ -245,17 +276,53 @@ impl Ledger {
         match operation.kind() {
             Kind::CreateAccounts => self.create::<Account>(operation, timestamp, body, reply),
             Kind::CreateTransfers => self.create::<Transfer>(operation, timestamp, body, reply),
-            Kind::LookupAccounts => lookup::lookup(operation, body, reply, |ids, found| {
+            Kind::LookupAccounts => lookup::answer(operation, body, reply, |ids, found| {
                 self.books.lookup_accounts(ids, found)
             }),
-            Kind::LookupTransfers => lookup::lookup(operation, body, reply, |ids, found| {
+            Kind::LookupTransfers => lookup::answer(operation, body, reply, |ids, found| {
                 self.books.lookup_transfers(ids, found)
             }),
-            Kind::GetChangeEvents
-            | Kind::GetAccountTransfers
-            | Kind::GetAccountBalances
-            | Kind::QueryAccounts
-            | Kind::QueryTransfers => Self::answer_empty(operation, body, reply),
+            Kind::GetAccountTransfers => self.query(
+                operation,
+                body,
+                reply,
+                |ledger, filter: &AccountFilter, limit, found| {
+                    ledger.books.account_transfers(filter, limit, found)
+                },
+            ),
+            Kind::GetAccountBalances => self.query(
+                operation,
+                body,
+                reply,
+                |ledger, filter: &AccountFilter, limit, found| {
+                    ledger.books.account_balances(filter, limit, found)
+                },
+            ),
+            Kind::QueryAccounts => self.query(
+                operation,
+                body,
+                reply,
+                |ledger, filter: &QueryFilter, limit, found| {
+                    ledger.books.query_accounts(filter, limit, found)
+                },
+            ),
+            Kind::QueryTransfers => self.query(
+                operation,
+                body,
+                reply,
+                |ledger, filter: &QueryFilter, limit, found| {
+                    ledger.books.query_transfers(filter, limit, found)
+                },
+            ),
+            Kind::GetChangeEvents => self.query(
+                operation,
+                body,
+                reply,
+                |ledger, filter: &ChangeEventsFilter, limit, found| {
+                    let replayed = &mut ledger.replayed;
+                    ledger.books.change_events(replayed, filter, limit, found)
+                },
+            ),
             Kind::Pulse => {
                 self.books.expire(timestamp);
                 0
@@ -272,26 +339,9 @@ impl Machine for Ledger {
     }
 
     fn reply_size_max(operation: u8, body: &[u8]) -> usize {
-        let Some(operation) = Operation::from_code(operation) else {
-            return 0;
-        };
-        let (event_size, result_size) = (operation.event_size(), operation.result_size());
-        if event_size == 0 || operation.is_query() && !operation.is_multi_batch() {
-            return 0;
-        }
-        if !operation.is_multi_batch() {
-            return body.len() / event_size * result_size;
-        }
-        let Ok(batches) = multibatch::decode(body, event_size) else {
-            return 0;
-        };
-        let trailer = trailer_size(result_size, usize::from(batches.batch_count()));
-        let results = if operation.is_query() {
-            0
-        } else {
-            batches.element_count()
-        };
-        results * result_size + trailer
+        Operation::from_code(operation)
+            .and_then(|operation| body::validate(operation, body, BATCH_SIZE_LIMIT).ok())
+            .map_or(0, |summary| summary.reply_size_max)
     }
 
     fn apply(
@@ -303,7 +353,7 @@ impl Machine for Ledger {
         reply: &mut [u8],
     ) -> usize {
         let size = self.apply_operation(operation, timestamp, body, reply);
-        self.books.unresolved.settle();
+        self.books.settle();
         self.release_one_chunk();
         size
     }

@@ -15,6 +15,7 @@ use stampede_client::wire::record::{account_flags, transfer_flags as flags};
 use super::books::{Books, Known};
 use super::exists::or;
 use super::expiry::expires_at;
+use super::openings::Released;
 use super::resolutions::Resolution;
 use super::transfers::Candidates;
 use crate::store::IdHash;
@@ -24,6 +25,8 @@ const OTHER_PHASES: u16 = flags::PENDING
     | flags::BALANCING_CREDIT
     | flags::CLOSING_DEBIT
     | flags::CLOSING_CREDIT;
+
+const CLOSING: u16 = flags::CLOSING_DEBIT | flags::CLOSING_CREDIT;
 
 impl Books {
     /// Checks and applies a post or void whose id is free; gives the stored timestamp.
@@ -100,7 +103,7 @@ impl Books {
         }
         let (debit_row, credit_row) =
             self.accounts_of(&pending, candidates.debit, candidates.credit);
-        let (debit, credit) = self.accounts.rows_mut(debit_row, credit_row);
+        let (debit, credit) = (self.accounts.row(debit_row), self.accounts.row(credit_row));
         if post && debit.flags & account_flags::CLOSED != 0 {
             return Err(Status::DebitAccountAlreadyClosed);
         }
@@ -108,6 +111,16 @@ impl Books {
             return Err(Status::CreditAccountAlreadyClosed);
         }
 
+        self.open_accounts(debit_row, credit_row);
+        let reopens = void && pending.flags & CLOSING != 0;
+        if amount != pending.amount || reopens {
+            self.history.release(Released {
+                row: self.transfers.len(),
+                amount: pending.amount,
+                flags: pending.flags,
+            });
+        }
+        let (debit, credit) = self.accounts.rows_mut(debit_row, credit_row);
         if post {
             // No overflow: at most what leaves the pending balance comes to the posted one.
             debit.debits_posted += amount;
@@ -139,7 +152,7 @@ impl Books {
             timestamp,
             ..*event
         };
-        self.add_transfer(hash, &stored);
+        self.add_transfer(hash, &stored, debit_row, credit_row);
         Ok(timestamp)
     }
 

@@ -1,23 +1,33 @@
 //! A ledger from the files of a checkpoint.
 //!
 //! Rows of full chunks stay in their files, which are mapped; only the column of their ids is read,
-//! to rebuild the index: 16 bytes of each transfer. What is read is verified. Rows that stay in
-//! their files are verified by the scrub.
+//! to rebuild the index: 16 bytes of each transfer. What is read is verified. What stays in its file
+//! (rows, postings, openings) is verified by the scrub. Only the postings of accounts are built again.
 
-use stampede_client::wire::{Account, Transfer};
+use std::ops::RangeInclusive;
+
+use stampede_client::wire::Transfer;
 
 use super::books::Books;
+use super::history::{History, Period, Point};
+use super::indexes::{EXPIRED_COLUMNS, TRANSFER_COLUMNS};
+use super::openings::{Openings, OpeningsView};
 use super::resolutions::Resolutions;
+use super::row::{AccountRow, Expired};
 use super::snapshot::{
-    Counts, ExpiryRow, Files, ROWS_OFFSET, SECTION_ACCOUNTS, SECTION_COUNTS, SECTION_EXPIRIES,
-    SECTION_FAILED_TAIL, SECTION_IDS, SECTION_RESOLUTION_CHUNKS, SECTION_RESOLUTIONS, SECTION_ROWS,
+    ChunkFile, ChunkHead, Counts, ExpiryRow, Files, ROWS_OFFSET, SECTION_ACCOUNTS, SECTION_COUNTS,
+    SECTION_EXPIRED_TAIL, SECTION_EXPIRIES, SECTION_FAILED_TAIL, SECTION_HEAD, SECTION_IDS,
+    SECTION_OPENINGS_TAIL, SECTION_RESOLUTION_CHUNKS, SECTION_RESOLUTIONS, SECTION_ROWS,
     SECTION_TRANSFERS_TAIL, VERSION, chunk_number, map_chunk,
 };
 use super::{Ledger, LedgerOptions};
-use crate::store::{FileEntry, FileKind, FileName, SealedFile, Storage, StoreError};
+use crate::store::{
+    Blob, FileEntry, FileKind, FileName, IdHash, Map, POSTINGS_ROWS_LOG2_MAX, Postings, ROW_NONE,
+    SealedFile, Storage, StoreError,
+};
 
-/// Chunk sizes that make sense: at least what resolutions need, at most what a map holds.
-const CHUNK_ROWS_LOG2: std::ops::RangeInclusive<u32> = 4..=24;
+/// Chunk sizes that make sense: at least what resolutions need, at most what postings hold.
+const CHUNK_ROWS_LOG2: RangeInclusive<u32> = 4..=POSTINGS_ROWS_LOG2_MAX;
 
 impl Ledger {
     pub(super) fn from_files(
@@ -51,8 +61,27 @@ impl Ledger {
         let mut files = Files::default();
 
         restore_accounts(&mut books, storage, &mut file, counts)?;
-        restore_transfers(&mut books, &mut files, storage, &mut file, counts, entries)?;
+        let mut periods = Vec::new();
+        restore_transfers(
+            &mut books,
+            &mut files,
+            &mut periods,
+            storage,
+            &mut file,
+            counts,
+            entries,
+        )?;
         restore_failed(&mut books, &mut files, storage, &mut file, counts, entries)?;
+        restore_expired(
+            &mut books,
+            &mut files,
+            &mut periods,
+            storage,
+            &mut file,
+            counts,
+            entries,
+        )?;
+        restore_history(&mut books, periods, storage, &mut file)?;
         restore_pending(&mut books, storage, &mut file)?;
         books.restore_unresolved();
         // Recent transfers are the ones that are looked at.
@@ -70,19 +99,21 @@ fn restore_accounts(
     counts: Counts,
 ) -> Result<(), StoreError> {
     let section = file.section(SECTION_ACCOUNTS)?;
-    if section.size != u64::from(counts.accounts) * Account::SIZE as u64 {
+    if section.size != u64::from(counts.accounts) * size_of::<AccountRow>() as u64 {
         return Err(file.damaged(section.offset, "the accounts are not as many as counted"));
     }
-    let accounts = file.read_rows::<Account>(storage, SECTION_ACCOUNTS)?;
+    let accounts = file.read_rows::<AccountRow>(storage, SECTION_ACCOUNTS)?;
     let ids: Vec<u128> = accounts.iter().map(|account| account.id).collect();
     books.account_ids.extend(&ids, 0);
     books.accounts.append(&accounts);
+    books.indexes.settle_accounts(&books.accounts);
     Ok(())
 }
 
 fn restore_transfers(
     books: &mut Books,
     files: &mut Files,
+    periods: &mut Vec<Period>,
     storage: &dyn Storage,
     file: &mut SealedFile,
     counts: Counts,
@@ -102,9 +133,20 @@ fn restore_transfers(
             return Err(chunk_file.damaged(0, "the ids are not as many as the rows"));
         }
         books.transfer_ids.extend(&ids, chunk * chunk_rows);
-        books
-            .transfers
-            .append_file(map_chunk(storage, entry)?, ROWS_OFFSET);
+        let (head, map, postings) = open_chunk(
+            storage,
+            &mut chunk_file,
+            entry,
+            chunk,
+            (chunk_rows, TRANSFER_COLUMNS),
+            periods,
+        )?;
+        if head.transfers != (chunk + 1) * chunk_rows {
+            return Err(chunk_file.damaged(0, "the chunk became full at another transfer"));
+        }
+        books.indexes.first_timestamps.push(head.first_timestamp);
+        books.indexes.transfers.push(postings);
+        books.transfers.append_file(map, ROWS_OFFSET);
     }
     books.restore_files();
     let tail = file.read_rows::<Transfer>(storage, SECTION_TRANSFERS_TAIL)?;
@@ -114,6 +156,136 @@ fn restore_transfers(
     let ids: Vec<u128> = tail.iter().map(|transfer| transfer.id).collect();
     books.transfer_ids.extend(&ids, books.transfers.len());
     books.transfers.append(&tail);
+    // Their accounts are looked for in rounds, so that the misses overlap.
+    for tail in tail.chunks(ROUND) {
+        let ids = |transfer: &Transfer| [transfer.debit_account_id, transfer.credit_account_id];
+        let hashes = || tail.iter().flat_map(ids).map(IdHash::of);
+        hashes().for_each(|hash| books.account_ids.prefetch(hash));
+        hashes().for_each(|hash| books.accounts.prefetch(books.account_ids.candidate(hash)));
+        for transfer in tail {
+            let parties = ids(transfer)
+                .map(|id| books.account_row(id, books.account_ids.candidate(IdHash::of(id))));
+            if parties.contains(&ROW_NONE) {
+                return Err(file.damaged(0, "a transfer is between accounts that are not there"));
+            }
+            books.indexes.parties.push(parties);
+        }
+    }
+    Ok(())
+}
+
+const ROUND: usize = 64;
+
+/// Opens what a file of a full chunk has besides its rows; adds the period that ended with it.
+fn open_chunk(
+    storage: &dyn Storage,
+    file: &mut SealedFile,
+    entry: FileEntry,
+    chunk: u32,
+    (rows, columns): (u32, u32),
+    periods: &mut Vec<Period>,
+) -> Result<(ChunkHead, Map, Blob), StoreError> {
+    let head = file.read_rows::<ChunkHead>(storage, SECTION_HEAD)?;
+    let &[head] = head.as_slice() else {
+        return Err(file.damaged(0, "there is not one head of the chunk"));
+    };
+    let (map, parts) = ChunkFile::open(storage, entry, file, chunk)?.into_parts();
+    if !Postings::of(&parts.postings).is_plausible(rows, columns)
+        || OpeningsView::of(&parts.openings).is_none()
+    {
+        return Err(file.damaged(0, "the postings or openings are not those of a chunk"));
+    }
+    periods.push(Period {
+        end: head.end(),
+        openings: parts.openings,
+    });
+    Ok((head, map, parts.postings))
+}
+
+fn restore_expired(
+    books: &mut Books,
+    files: &mut Files,
+    periods: &mut Vec<Period>,
+    storage: &dyn Storage,
+    file: &mut SealedFile,
+    counts: Counts,
+    entries: &[FileEntry],
+) -> Result<(), StoreError> {
+    let chunk_rows = 1 << counts.chunk_rows_log2;
+    files.expired = chunk_files(entries, FileKind::Expired, counts.expired / chunk_rows)?;
+    for (chunk, &entry) in (0..).zip(&files.expired) {
+        let mut chunk_file = SealedFile::open(storage, entry)?;
+        let rows = chunk_file.section(SECTION_ROWS)?;
+        let rows_size = u64::from(chunk_rows) * size_of::<Expired>() as u64;
+        if rows.offset != ROWS_OFFSET as u64 || rows.size != rows_size {
+            return Err(chunk_file.damaged(0, "the rows are not a chunk"));
+        }
+        let (head, map, postings) = open_chunk(
+            storage,
+            &mut chunk_file,
+            entry,
+            chunk,
+            (chunk_rows, EXPIRED_COLUMNS),
+            periods,
+        )?;
+        if head.expired != (chunk + 1) * chunk_rows {
+            return Err(chunk_file.damaged(0, "the chunk became full at another expiry"));
+        }
+        books.indexes.expired.push(postings);
+        books.expired.append_file(map, ROWS_OFFSET);
+    }
+    let tail = file.read_rows::<Expired>(storage, SECTION_EXPIRED_TAIL)?;
+    let (accounts, transfers) = (books.accounts.len(), books.transfers.len());
+    let is_known = |row: &Expired| {
+        row.debit < accounts
+            && row.credit < accounts
+            && row.pending < transfers
+            && row.at <= transfers
+    };
+    if tail.len() != (counts.expired % chunk_rows) as usize || !tail.iter().all(is_known) {
+        return Err(file.damaged(0, "the expiries are not those counted"));
+    }
+    books.expired.append(&tail);
+    Ok(())
+}
+
+/// The periods that are over, each of which ended with a chunk, and the present one.
+fn restore_history(
+    books: &mut Books,
+    mut periods: Vec<Period>,
+    storage: &dyn Storage,
+    file: &mut SealedFile,
+) -> Result<(), StoreError> {
+    let now = books.now();
+    let log2 = books.transfers.chunk_rows().ilog2();
+    periods.sort_by_key(|period| period.end);
+    let mut before = Point::default();
+    let in_order = (1..).zip(&periods).all(|(number, period)| {
+        let Point { transfers, expired } = period.end;
+        let follows = transfers >= before.transfers
+            && expired >= before.expired
+            && (transfers >> log2) + (expired >> log2) == number;
+        before = period.end;
+        follows
+    });
+    if !in_order || before.transfers > now.transfers || before.expired > now.expired {
+        return Err(file.damaged(0, "the chunks did not become full in any order"));
+    }
+    let words = file.read_rows::<u32>(storage, SECTION_OPENINGS_TAIL)?;
+    let openings = Openings::decode(&words, now.events_since(before));
+    let openings = openings
+        .ok_or_else(|| file.damaged(0, "the openings are not those of the present period"))?;
+    let mark = u32::try_from(periods.len()).expect("periods are fewer than rows") + 1;
+    let marked = books.accounts.slices().flatten();
+    let marks: Vec<u32> = marked.map(|account| account.opened).collect();
+    let opened = marks.iter().filter(|opened| **opened == mark).count();
+    if opened != openings.view().count() as usize || marks.iter().any(|opened| *opened > mark) {
+        return Err(file.damaged(
+            0,
+            "the accounts are not those that the present period opened",
+        ));
+    }
+    books.history = History::restore(log2, periods, openings);
     Ok(())
 }
 

@@ -1,12 +1,15 @@
 //! The ledger's part of a checkpoint: which files, and what is in them.
 //!
 //! ```text
-//!   transfers-<chunk>    a full chunk: rows, then their ids again as a column of 16 bytes each,
-//!                        which is all that a restart reads of it
+//!   transfers-<chunk>    a full chunk: rows, their ids again as a column of 16 bytes each,
+//!                        postings, and the openings of the period that ended with it
+//!   expired-<chunk>      the same of expiries, which have no ids
 //!   failed-ids-<chunk>   a full chunk of failed ids
 //!   ledger-<op>          the rest: counts, accounts, the chunks that are not yet full,
-//!                        resolutions, expiries
+//!                        resolutions, expiries to come, openings of the present period
 //! ```
+//!
+//! A restart reads heads and ids of full chunks, and builds nothing of what lies in them.
 //!
 //! Files of full chunks are written once, ever: a row never changes. The rest is written anew by each
 //! checkpoint. Capturing it pauses the executor for a copy of the accounts (about 15 ms for a
@@ -15,17 +18,23 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use stampede_client::wire::{Account, Transfer};
+use stampede_client::wire::Transfer;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Ledger;
+use super::history::{Period, Point};
+use super::row::{AccountRow, Expired};
 use crate::store::{
-    FileEntry, FileKind, FileName, Map, SealedWriter, Shared, Snapshot, Storage, StoreError,
+    Blob, FileEntry, FileKind, FileName, Map, SealedFile, SealedWriter, Shared, Snapshot, Storage,
+    StoreError,
 };
 
 /// Sections of a file of full chunks.
 pub(super) const SECTION_ROWS: u32 = 1;
 pub(super) const SECTION_IDS: u32 = 2;
+pub(super) const SECTION_POSTINGS: u32 = 3;
+pub(super) const SECTION_OPENINGS: u32 = 4;
+pub(super) const SECTION_HEAD: u32 = 5;
 
 /// Sections of `ledger-<op>`.
 pub(super) const SECTION_COUNTS: u32 = 1;
@@ -35,9 +44,11 @@ pub(super) const SECTION_FAILED_TAIL: u32 = 4;
 pub(super) const SECTION_RESOLUTION_CHUNKS: u32 = 5;
 pub(super) const SECTION_RESOLUTIONS: u32 = 6;
 pub(super) const SECTION_EXPIRIES: u32 = 7;
+pub(super) const SECTION_EXPIRED_TAIL: u32 = 8;
+pub(super) const SECTION_OPENINGS_TAIL: u32 = 9;
 
 /// The version of these sections.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The section that says how much the others hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -48,7 +59,36 @@ pub(super) struct Counts {
     pub(super) accounts: u32,
     pub(super) transfers: u32,
     pub(super) failed: u32,
-    pub(super) reserved: [u32; 3],
+    pub(super) expired: u32,
+    pub(super) reserved: [u32; 2],
+}
+
+/// What is known of a full chunk without reading it.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct ChunkHead {
+    /// Of its first row.
+    pub(super) first_timestamp: u64,
+    /// When the chunk became full, which ended a period: so many transfers, so many expiries.
+    pub(super) transfers: u32,
+    pub(super) expired: u32,
+}
+
+impl ChunkHead {
+    fn new(first_timestamp: u64, end: Point) -> Self {
+        Self {
+            first_timestamp,
+            transfers: end.transfers,
+            expired: end.expired,
+        }
+    }
+
+    pub(super) fn end(&self) -> Point {
+        Point {
+            transfers: self.transfers,
+            expired: self.expired,
+        }
+    }
 }
 
 /// One waiting expiry.
@@ -66,6 +106,51 @@ pub(super) struct ChunkFile {
     pub(super) chunk: u32,
     pub(super) entry: FileEntry,
     pub(super) map: Map,
+    /// Of transfers and of expiries.
+    pub(super) parts: Option<ChunkParts>,
+}
+
+/// What a chunk's file has beside rows.
+#[derive(Debug)]
+pub(super) struct ChunkParts {
+    pub(super) postings: Blob,
+    pub(super) openings: Blob,
+}
+
+impl ChunkFile {
+    /// Maps a file whose footer has been read.
+    pub(super) fn open(
+        storage: &dyn Storage,
+        entry: FileEntry,
+        file: &SealedFile,
+        chunk: u32,
+    ) -> Result<Self, StoreError> {
+        let map = map_chunk(storage, entry)?;
+        let blob = |kind| {
+            let section = file.section(kind)?;
+            let blob = Blob::of_file(&map, section.offset, section.size);
+            blob.ok_or_else(|| file.damaged(section.offset, "a section is not whole words"))
+        };
+        let has_parts = entry.name.kind != FileKind::FailedIds;
+        let parts = has_parts.then(|| {
+            Ok::<_, StoreError>(ChunkParts {
+                postings: blob(SECTION_POSTINGS)?,
+                openings: blob(SECTION_OPENINGS)?,
+            })
+        });
+        Ok(Self {
+            chunk,
+            entry,
+            parts: parts.transpose()?,
+            map,
+        })
+    }
+
+    /// The parts of a file of transfers or of expiries.
+    pub(super) fn into_parts(self) -> (Map, ChunkParts) {
+        let parts = self.parts.expect("transfers and expiries have postings");
+        (self.map, parts)
+    }
 }
 
 /// What a snapshot has written, for the machine to adopt once it is published.
@@ -74,6 +159,7 @@ struct Written {
     op: u64,
     transfers: Vec<ChunkFile>,
     failed: Vec<ChunkFile>,
+    expired: Vec<ChunkFile>,
 }
 
 /// The files of full chunks, and which of them still have their rows in memory.
@@ -81,9 +167,10 @@ struct Written {
 pub(super) struct Files {
     pub(super) transfers: Vec<FileEntry>,
     pub(super) failed: Vec<FileEntry>,
+    pub(super) expired: Vec<FileEntry>,
     /// Published files whose rows are in memory too, oldest first: recent transfers are the ones that
     /// are looked at.
-    resident: VecDeque<(u32, Map)>,
+    resident: VecDeque<ChunkFile>,
     /// From snapshots on the builder's thread. Locked for a push or a drain, never during I/O.
     written: Arc<Mutex<Vec<Written>>>,
 }
@@ -91,15 +178,41 @@ pub(super) struct Files {
 struct LedgerSnapshot {
     op: u64,
     counts: Counts,
-    accounts: Shared<Account>,
+    accounts: Shared<AccountRow>,
     transfers: Shared<Transfer>,
     failed: Shared<u128>,
+    expired: Shared<Expired>,
     resolution_chunks: Vec<u32>,
     resolutions: Vec<u8>,
     expiries: Vec<ExpiryRow>,
+    /// Of the full chunks that are in no file yet.
+    transfer_parts: Vec<Parts>,
+    expired_parts: Vec<Parts>,
+    /// Of the present period.
+    openings: Vec<u32>,
     transfer_files: Vec<FileEntry>,
     failed_files: Vec<FileEntry>,
+    expired_files: Vec<FileEntry>,
     written: Arc<Mutex<Vec<Written>>>,
+}
+
+/// Postings and openings of a full chunk.
+struct Parts {
+    postings: Blob,
+    period: Period,
+}
+
+impl Parts {
+    fn new(postings: &Blob, period: &Period) -> Self {
+        Self {
+            postings: postings.clone(),
+            period: period.clone(),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        (self.postings.len() + self.period.openings.len()) as u64
+    }
 }
 
 impl Ledger {
@@ -111,7 +224,8 @@ impl Ledger {
             accounts: books.accounts.len(),
             transfers: books.transfers.len(),
             failed: books.failed.len(),
-            reserved: [0; 3],
+            expired: books.expired.len(),
+            reserved: [0; 2],
         };
         let mut resolution_chunks = Vec::new();
         let mut resolutions = Vec::new();
@@ -127,17 +241,36 @@ impl Ledger {
                 reserved: 0,
             })
             .collect();
+        let (history, indexes) = (&books.history, &books.indexes);
+        let chunk_rows = books.transfers.chunk_rows();
+        let periods = &history.periods;
+        let last_row = |chunk: u32| chunk * chunk_rows + (chunk_rows - 1);
+        let transfer_parts = (0..).zip(&indexes.transfers).skip(files.transfers.len());
+        let transfer_parts = transfer_parts.map(|(chunk, postings)| {
+            let period = history.of_transfer(last_row(chunk));
+            Parts::new(postings, &periods[period as usize])
+        });
+        let expired_parts = (0..).zip(&indexes.expired).skip(files.expired.len());
+        let expired_parts = expired_parts.map(|(chunk, postings)| {
+            let period = history.of_expired(last_row(chunk));
+            Parts::new(postings, &periods[period as usize])
+        });
         Box::new(LedgerSnapshot {
             op,
+            transfer_parts: transfer_parts.collect(),
+            expired_parts: expired_parts.collect(),
+            openings: history.encode_open(),
             counts,
             accounts: books.accounts.copy(&mut self.accounts_copy),
             transfers: books.transfers.share(chunk_number(files.transfers.len())),
             failed: books.failed.share(chunk_number(files.failed.len())),
+            expired: books.expired.share(chunk_number(files.expired.len())),
             resolution_chunks,
             resolutions,
             expiries,
             transfer_files: files.transfers.clone(),
             failed_files: files.failed.clone(),
+            expired_files: files.expired.clone(),
             written: Arc::clone(&files.written),
         })
     }
@@ -153,17 +286,23 @@ impl Ledger {
         let published: Vec<Written> = written.extract_if(.., |w| w.op <= op).collect();
         drop(written);
         for written in published {
-            for ChunkFile { chunk, entry, map } in written.transfers {
+            for file in written.transfers {
                 // A checkpoint captured before the former one was published has some files again.
-                if chunk == chunk_number(self.files.transfers.len()) {
-                    self.files.transfers.push(entry);
-                    self.files.resident.push_back((chunk, map));
+                if file.chunk == chunk_number(self.files.transfers.len()) {
+                    self.files.transfers.push(file.entry);
+                    self.files.resident.push_back(file);
                 }
             }
-            for ChunkFile { chunk, entry, map } in written.failed {
-                if chunk == chunk_number(self.files.failed.len()) {
-                    self.files.failed.push(entry);
-                    self.books.failed.adopt(chunk, map, ROWS_OFFSET);
+            for file in written.failed {
+                if file.chunk == chunk_number(self.files.failed.len()) {
+                    self.files.failed.push(file.entry);
+                    self.books.failed.adopt(file.chunk, file.map, ROWS_OFFSET);
+                }
+            }
+            for file in written.expired {
+                if file.chunk == chunk_number(self.files.expired.len()) {
+                    self.files.expired.push(file.entry);
+                    self.books.release_expired(file);
                 }
             }
         }
@@ -173,11 +312,11 @@ impl Ledger {
     /// that a checkpoint makes, done with each operation.
     pub(super) fn release_one_chunk(&mut self) {
         let chunks_full = self.books.transfers.chunks_full();
-        if let Some((chunk, _)) = self.files.resident.front()
-            && chunk + self.options.resident_chunks < chunks_full
+        if let Some(file) = self.files.resident.front()
+            && file.chunk + self.options.resident_chunks < chunks_full
         {
-            let (chunk, map) = self.files.resident.pop_front().expect("it has a front");
-            self.books.release_chunk(chunk, map, ROWS_OFFSET);
+            let file = self.files.resident.pop_front().expect("it has a front");
+            self.books.release_chunk(file);
         }
     }
 }
@@ -194,44 +333,70 @@ impl Snapshot for LedgerSnapshot {
         let chunk_rows = 1u64 << self.counts.chunk_rows_log2;
         let new_rows = |rows: u32, files: usize| u64::from(rows) - files as u64 * chunk_rows;
         let (transfer, id) = (size_of::<Transfer>() as u64, size_of::<u128>() as u64);
+        let parts = self.transfer_parts.iter().chain(&self.expired_parts);
         new_rows(self.counts.transfers, self.transfer_files.len()) * (transfer + id)
             + new_rows(self.counts.failed, self.failed_files.len()) * id
-            + u64::from(self.counts.accounts) * size_of::<Account>() as u64
+            + new_rows(self.counts.expired, self.expired_files.len()) * size_of::<Expired>() as u64
+            + u64::from(self.counts.accounts) * size_of::<AccountRow>() as u64
             + self.resolutions.len() as u64
+            + self.expiries.as_bytes().len() as u64
+            + self.openings.as_bytes().len() as u64
+            + parts.map(Parts::size).sum::<u64>()
     }
 
     fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {
         let chunk_rows = 1u32 << self.counts.chunk_rows_log2;
         // Kept apart until all is written: after an error, everything is written again.
-        let (mut transfer_files, mut failed_files) =
-            (self.transfer_files.clone(), self.failed_files.clone());
+        let mut transfer_files = self.transfer_files.clone();
+        let mut failed_files = self.failed_files.clone();
+        let mut expired_files = self.expired_files.clone();
         let mut written = Written {
             op: self.op,
             transfers: Vec::new(),
             failed: Vec::new(),
+            expired: Vec::new(),
         };
 
         let first = chunk_number(transfer_files.len());
-        for chunk in first..self.counts.transfers / chunk_rows {
+        for (chunk, parts) in (first..self.counts.transfers / chunk_rows).zip(&self.transfer_parts)
+        {
             let rows = self.transfers.chunk(chunk);
             let name = FileName::new(FileKind::Transfers, chunk.into());
             let ids: Vec<u128> = rows.iter().map(|transfer| transfer.id).collect();
-            let file = write_chunk(storage, name, chunk, rows.as_bytes(), ids.as_bytes())?;
+            let head = ChunkHead::new(rows[0].timestamp, parts.period.end);
+            let sections: [(u32, &[u8]); 5] = [
+                (SECTION_ROWS, rows.as_bytes()),
+                (SECTION_IDS, ids.as_bytes()),
+                (SECTION_POSTINGS, &parts.postings),
+                (SECTION_OPENINGS, &parts.period.openings),
+                (SECTION_HEAD, head.as_bytes()),
+            ];
+            let file = write_chunk(storage, name, chunk, &sections)?;
             transfer_files.push(file.entry);
             written.transfers.push(file);
         }
         let first = chunk_number(failed_files.len());
         for chunk in first..self.counts.failed / chunk_rows {
             let name = FileName::new(FileKind::FailedIds, chunk.into());
-            let file = write_chunk(
-                storage,
-                name,
-                chunk,
-                self.failed.chunk(chunk).as_bytes(),
-                &[],
-            )?;
+            let rows = self.failed.chunk(chunk).as_bytes();
+            let file = write_chunk(storage, name, chunk, &[(SECTION_ROWS, rows)])?;
             failed_files.push(file.entry);
             written.failed.push(file);
+        }
+        let first = chunk_number(expired_files.len());
+        for (chunk, parts) in (first..self.counts.expired / chunk_rows).zip(&self.expired_parts) {
+            let rows = self.expired.chunk(chunk);
+            let name = FileName::new(FileKind::Expired, chunk.into());
+            let head = ChunkHead::new(rows[0].timestamp, parts.period.end);
+            let sections: [(u32, &[u8]); 4] = [
+                (SECTION_ROWS, rows.as_bytes()),
+                (SECTION_POSTINGS, &parts.postings),
+                (SECTION_OPENINGS, &parts.period.openings),
+                (SECTION_HEAD, head.as_bytes()),
+            ];
+            let file = write_chunk(storage, name, chunk, &sections)?;
+            expired_files.push(file.entry);
+            written.expired.push(file);
         }
 
         let mut file = SealedWriter::create(storage, FileName::new(FileKind::Ledger, self.op))?;
@@ -257,10 +422,18 @@ impl Snapshot for LedgerSnapshot {
         file.write(&self.resolutions)?;
         file.section(SECTION_EXPIRIES)?;
         file.write(self.expiries.as_bytes())?;
+        file.section(SECTION_EXPIRED_TAIL)?;
+        if !self.counts.expired.is_multiple_of(chunk_rows) {
+            let tail = self.expired.chunk(self.counts.expired / chunk_rows);
+            file.write(tail.as_bytes())?;
+        }
+        file.section(SECTION_OPENINGS_TAIL)?;
+        file.write(self.openings.as_bytes())?;
         let ledger = file.finish()?;
 
         let mut files = transfer_files;
         files.extend_from_slice(&failed_files);
+        files.extend_from_slice(&expired_files);
         files.push(ledger);
         self.written
             .lock()
@@ -282,19 +455,16 @@ fn write_chunk(
     storage: &mut dyn Storage,
     name: FileName,
     chunk: u32,
-    rows: &[u8],
-    ids: &[u8],
+    sections: &[(u32, &[u8])],
 ) -> Result<ChunkFile, StoreError> {
     let mut file = SealedWriter::create(storage, name)?;
-    file.section(SECTION_ROWS)?;
-    file.write(rows)?;
-    if !ids.is_empty() {
-        file.section(SECTION_IDS)?;
-        file.write(ids)?;
+    for (kind, bytes) in sections {
+        file.section(*kind)?;
+        file.write(bytes)?;
     }
     let entry = file.finish()?;
-    let map = map_chunk(storage, entry)?;
-    Ok(ChunkFile { chunk, entry, map })
+    let file = SealedFile::open(storage, entry)?;
+    ChunkFile::open(storage, entry, &file, chunk)
 }
 
 /// The file in memory, as long as the manifest says.

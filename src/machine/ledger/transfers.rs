@@ -13,12 +13,14 @@
 
 use stampede_client::wire::CreateTransferStatus as Status;
 use stampede_client::wire::record::{account_flags, transfer_flags as flags};
-use stampede_client::wire::{Account, TIMESTAMP_MAX, Transfer};
+use stampede_client::wire::{TIMESTAMP_MAX, Transfer};
 
 use super::batch::{Batch, CREATED, Results, SUB_BATCH_EVENTS};
 use super::books::{Books, Known, ROW_UNKNOWN, is_resolution};
 use super::exists;
 use super::expiry::expires_at;
+use super::openings::Side;
+use super::row::AccountRow;
 use crate::store::{IdHash, ROW_NONE};
 
 const CLOSING: u16 = flags::CLOSING_DEBIT | flags::CLOSING_CREDIT;
@@ -187,9 +189,12 @@ impl Books {
         candidates: Candidates,
         timestamp: u64,
     ) -> bool {
-        let Candidates { debit, credit } = candidates;
+        let Candidates {
+            debit: debit_row,
+            credit: credit_row,
+        } = candidates;
         let accounts = self.accounts.len();
-        if debit >= accounts || credit >= accounts || debit == credit {
+        if debit_row >= accounts || credit_row >= accounts || debit_row == credit_row {
             return false;
         }
         let well_formed = event.timestamp == 0
@@ -201,7 +206,8 @@ impl Books {
         if !well_formed || self.transfer(event.id, hash) != Known::No {
             return false;
         }
-        let (debit, credit) = self.accounts.rows_mut(debit, credit);
+        let now = self.now();
+        let (debit, credit) = self.accounts.rows_mut(debit_row, credit_row);
         // Accounts have neither the id 0 nor the largest, and no ledger is 0.
         if debit.id != event.debit_account_id
             || credit.id != event.credit_account_id
@@ -219,6 +225,13 @@ impl Books {
         if exceeds_credits(debit, debits) || exceeds_debits(credit, credits) {
             return false;
         }
+        let mark = self.history.mark(now);
+        if debit.opened != mark {
+            self.history.open(now, Side::Debit, debit_row, debit);
+        }
+        if credit.opened != mark {
+            self.history.open(now, Side::Credit, credit_row, credit);
+        }
         debit.debits_posted += event.amount;
         credit.credits_posted += event.amount;
         self.add_transfer(
@@ -227,6 +240,8 @@ impl Books {
                 timestamp,
                 ..*event
             },
+            debit_row,
+            credit_row,
         );
         true
     }
@@ -363,6 +378,7 @@ impl Books {
         };
         check_balances(&stored, debit, credit)?;
 
+        self.open_accounts(debit_row, credit_row);
         let (debit, credit) = self.accounts.rows_mut(debit_row, credit_row);
         if pending {
             debit.debits_pending += amount;
@@ -377,7 +393,7 @@ impl Books {
         if event.flags & flags::CLOSING_CREDIT != 0 {
             credit.flags |= account_flags::CLOSED;
         }
-        let row = self.add_transfer(hash, &stored);
+        let row = self.add_transfer(hash, &stored, debit_row, credit_row);
         if pending {
             self.unresolved.add(row);
         }
@@ -390,8 +406,8 @@ impl Books {
     fn check_imported(
         &self,
         event: &Transfer,
-        debit: &Account,
-        credit: &Account,
+        debit: &AccountRow,
+        credit: &AccountRow,
     ) -> Result<(), Status> {
         if self.transfer_timestamp_regresses(event.timestamp) {
             Err(Status::ImportedEventTimestampMustNotRegress)
@@ -441,7 +457,7 @@ fn check_fields(event: &Transfer) -> Result<(), Status> {
 }
 
 /// The amount asked for, or as much of it as the balancing flags allow.
-fn amount(event: &Transfer, debit: &Account, credit: &Account) -> u128 {
+fn amount(event: &Transfer, debit: &AccountRow, credit: &AccountRow) -> u128 {
     let mut amount = event.amount;
     if event.flags & flags::BALANCING_DEBIT != 0 {
         let spent = debit.debits_posted + debit.debits_pending;
@@ -455,7 +471,11 @@ fn amount(event: &Transfer, debit: &Account, credit: &Account) -> u128 {
 }
 
 /// Overflows, then limits; `transfer` has its final amount and timestamp.
-fn check_balances(transfer: &Transfer, debit: &Account, credit: &Account) -> Result<(), Status> {
+fn check_balances(
+    transfer: &Transfer,
+    debit: &AccountRow,
+    credit: &AccountRow,
+) -> Result<(), Status> {
     let amount = transfer.amount;
     let overflows = |balance: u128| amount.checked_add(balance).is_none();
     if transfer.flags & flags::PENDING != 0 {
@@ -492,14 +512,14 @@ fn check_balances(transfer: &Transfer, debit: &Account, credit: &Account) -> Res
 
 /// `debits` are what the account would have, pending and posted.
 #[inline(always)]
-fn exceeds_credits(debit: &Account, debits: u128) -> bool {
+fn exceeds_credits(debit: &AccountRow, debits: u128) -> bool {
     debit.flags & account_flags::DEBITS_MUST_NOT_EXCEED_CREDITS != 0
         && debits > debit.credits_posted
 }
 
 /// `credits` are what the account would have, pending and posted.
 #[inline(always)]
-fn exceeds_debits(credit: &Account, credits: u128) -> bool {
+fn exceeds_debits(credit: &AccountRow, credits: u128) -> bool {
     credit.flags & account_flags::CREDITS_MUST_NOT_EXCEED_DEBITS != 0
         && credits > credit.debits_posted
 }

@@ -34,6 +34,10 @@ impl Books {
             self.transfer_ids.remove(IdHash::of(transfer.id), row);
         }
         self.transfers.truncate(mark);
+        let parties = mark - self.rows_posted();
+        self.indexes.parties.truncate(parties as usize);
+        let now = self.now();
+        self.history.undo(now, &mut self.accounts);
     }
 
     fn undo_creation(&mut self, transfer: &Transfer, row: u32) {

@@ -10,13 +10,14 @@
 //! Checksums say that the bytes are those that were written; this says that they make sense. What is wrong
 //! is told in words, up to [`BROKEN_MAX`] times.
 
+use stampede_client::wire::Transfer;
 use stampede_client::wire::record::{account_flags, transfer_flags as flags};
-use stampede_client::wire::{Account, Transfer};
 
 use super::Ledger;
 use super::books::{Books, Known, ROW_UNKNOWN, is_resolution};
 use super::expiry::expires_at;
 use super::resolutions::Resolution;
+use super::row::AccountRow;
 use crate::store::{IdHash, ROW_NONE};
 
 /// Sentences that are kept; the others are counted.
@@ -55,7 +56,7 @@ struct Balances {
 }
 
 impl Balances {
-    fn of(account: &Account) -> Self {
+    fn of(account: &AccountRow) -> Self {
         Self {
             debits_pending: account.debits_pending,
             debits_posted: account.debits_posted,

@@ -9,6 +9,7 @@ mod checkpoints;
 mod model;
 mod peeling_accounts;
 mod peeling_transfers;
+mod queries;
 mod random;
 mod rules;
 

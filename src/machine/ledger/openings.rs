@@ -1,0 +1,334 @@
+//! Balances as they were when a period first touched an account: the codec.
+//!
+//! ```text
+//!   words of four bytes
+//!   ├ marks ┼ released ┼ size of records ┼ mark, 3 × marks ┼ released, 6 × released ┼ records ┤
+//!
+//!   mark      of 32 events:  two bits for each event, lowest first (debit account, credit account),
+//!             set where the event was the first to touch the account; then where the first of
+//!             their records begins
+//!   record    3 bytes: widths of the four balances in bytes, 5 bits each; bit 20: closed
+//!             then the balances, each of its width
+//!   released  a resolution whose row does not say all it did: amount of the pending transfer (4 words),
+//!             row, flags of the pending transfer
+//! ```
+//!
+//! No account is named: whoever looks for one knows its first event in the period. So nothing is
+//! sorted, and an opening is written where it occurs: about a dozen bytes.
+
+use stampede_client::wire::record::account_flags;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::row::AccountRow;
+
+/// The account of an event that is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Debit = 0,
+    Credit = 1,
+}
+
+/// What of an account changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Balances {
+    pub(super) debits_pending: u128,
+    pub(super) debits_posted: u128,
+    pub(super) credits_pending: u128,
+    pub(super) credits_posted: u128,
+    pub(super) closed: bool,
+}
+
+impl Balances {
+    pub(super) fn of(account: &AccountRow) -> Self {
+        Self {
+            debits_pending: account.debits_pending,
+            debits_posted: account.debits_posted,
+            credits_pending: account.credits_pending,
+            credits_posted: account.credits_posted,
+            closed: account.flags & account_flags::CLOSED != 0,
+        }
+    }
+}
+
+/// What a resolution released, where its own row does not say it: the post of a part, the void of a
+/// closing transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Released {
+    pub(super) row: u32,
+    /// Of the pending transfer.
+    pub(super) amount: u128,
+    /// Of the pending transfer.
+    pub(super) flags: u16,
+}
+
+const EVENTS_PER_MARK: u32 = 32;
+type Mark = [u32; 3];
+type ReleasedWords = [u32; 6];
+const HEAD_WORDS: usize = 3;
+const HEADER_SIZE: usize = 3;
+const WIDTH_BITS: u32 = 5;
+const WIDTH_MAX: usize = 16;
+const CLOSED_BIT: u32 = 4 * WIDTH_BITS;
+
+/// Openings of a period that goes on.
+#[derive(Debug, Default)]
+pub(super) struct Openings {
+    marks: Vec<Mark>,
+    released: Vec<ReleasedWords>,
+    records: Vec<u8>,
+}
+
+impl Openings {
+    /// The event is the first of the period to touch the account. Events come in order, the debit
+    /// account before the credit account.
+    #[inline]
+    pub(super) fn push(&mut self, event: u32, side: Side, balances: &Balances) {
+        let number = (event / EVENTS_PER_MARK) as usize;
+        while self.marks.len() <= number {
+            let begin = u32::try_from(self.records.len()).expect("two records for each event");
+            self.marks.push([0, 0, begin]);
+        }
+        let bit = event % EVENTS_PER_MARK * 2 + side as u32;
+        let (half, bit) = ((bit / u32::BITS) as usize, bit % u32::BITS);
+        debug_assert_eq!(self.marks[number][half] >> bit, 0, "in order, and once");
+        self.marks[number][half] |= 1 << bit;
+
+        // Each is written whole, and the next one over what it did not need.
+        let mut record = [0; HEADER_SIZE + 4 * WIDTH_MAX];
+        let mut size = HEADER_SIZE;
+        let mut header = u32::from(balances.closed) << CLOSED_BIT;
+        let values = [
+            balances.debits_pending,
+            balances.debits_posted,
+            balances.credits_pending,
+            balances.credits_posted,
+        ];
+        for (place, value) in (0u32..).zip(values) {
+            record[size..size + WIDTH_MAX].copy_from_slice(&value.to_le_bytes());
+            let width = (u128::BITS - value.leading_zeros()).div_ceil(8);
+            header |= width << (place * WIDTH_BITS);
+            size += width as usize;
+        }
+        record[..HEADER_SIZE].copy_from_slice(&header.to_le_bytes()[..HEADER_SIZE]);
+        self.records.extend_from_slice(&record[..size]);
+    }
+
+    pub(super) fn release(&mut self, released: Released) {
+        let Released { row, amount, flags } = released;
+        let mut words = [0; 6];
+        words.as_mut_bytes()[..16].copy_from_slice(&amount.to_le_bytes());
+        (words[4], words[5]) = (row, flags.into());
+        self.released.push(words);
+    }
+
+    /// Takes back the openings of the events from `event` on, and what rows from `row` on released.
+    pub(super) fn truncate(&mut self, event: u32, row: u32) {
+        let whole = (event / EVENTS_PER_MARK) as usize;
+        if let Some(mark) = self.marks.get_mut(whole) {
+            let kept = (1u64 << (event % EVENTS_PER_MARK * 2)) - 1;
+            let bits = bits_of(mark) & kept;
+            (mark[0], mark[1]) = (low(bits), low(bits >> u32::BITS));
+            let mut end = mark[2] as usize;
+            for _ in 0..bits.count_ones() {
+                end += record_size(&self.records[end..]).expect("written above");
+            }
+            self.records.truncate(end);
+            self.marks.truncate(whole + 1);
+            if bits == 0 {
+                self.marks.pop();
+            }
+        }
+        while self.released.last().is_some_and(|words| words[4] >= row) {
+            self.released.pop();
+        }
+    }
+
+    pub(super) fn view(&self) -> OpeningsView<'_> {
+        OpeningsView {
+            marks: &self.marks,
+            released: &self.released,
+            records: &self.records,
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u32> {
+        let Self {
+            marks,
+            released,
+            records,
+        } = self;
+        let sizes = [marks.len(), released.len(), records.len()];
+        let words = HEAD_WORDS + marks.len() * 3 + released.len() * 6 + records.len().div_ceil(4);
+        let mut out = Vec::with_capacity(words);
+        out.extend(sizes.map(|size| u32::try_from(size).expect("a period is bounded")));
+        out.extend(marks.as_flattened());
+        out.extend(released.as_flattened());
+        let at = out.len();
+        out.resize(words, 0);
+        out[at..].as_mut_bytes()[..records.len()].copy_from_slice(records);
+        out
+    }
+
+    /// The openings back, if they are those of at most `events` events, and every record is whole.
+    pub(super) fn decode(words: &[u32], events: u32) -> Option<Self> {
+        let view = OpeningsView::of(words.as_bytes())?;
+        let mut records = view.records();
+        for mark in view.marks {
+            if mark[2] as usize != records.at {
+                return None;
+            }
+            for _ in 0..bits_of(mark).count_ones() {
+                records.next()?;
+            }
+        }
+        let is_whole = records.at == view.records.len();
+        let marks_max = events.div_ceil(EVENTS_PER_MARK) as usize;
+        (is_whole && view.marks.len() <= marks_max).then(|| Self {
+            marks: view.marks.to_vec(),
+            released: view.released.to_vec(),
+            records: view.records.to_vec(),
+        })
+    }
+}
+
+fn bits_of(mark: &Mark) -> u64 {
+    u64::from(mark[0]) | u64::from(mark[1]) << u32::BITS
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "takes the low half")]
+fn low(bits: u64) -> u32 {
+    bits as u32
+}
+
+fn header_of(record: &[u8]) -> Option<u32> {
+    let &[a, b, c] = record.first_chunk::<HEADER_SIZE>()?;
+    Some(u32::from_le_bytes([a, b, c, 0]))
+}
+
+fn widths(header: u32) -> impl Iterator<Item = usize> {
+    (0..4).map(move |place| (header >> (place * WIDTH_BITS) & ((1 << WIDTH_BITS) - 1)) as usize)
+}
+
+fn record_size(record: &[u8]) -> Option<usize> {
+    let size = HEADER_SIZE + widths(header_of(record)?).sum::<usize>();
+    (size <= record.len()).then_some(size)
+}
+
+/// Openings where they lie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpeningsView<'a> {
+    marks: &'a [Mark],
+    released: &'a [ReleasedWords],
+    records: &'a [u8],
+}
+
+impl<'a> OpeningsView<'a> {
+    pub(super) const EMPTY: Self = Self {
+        marks: &[],
+        released: &[],
+        records: &[],
+    };
+
+    /// What [`Openings::encode`] made, if the parts are as long as they say.
+    pub(super) fn of(bytes: &'a [u8]) -> Option<Self> {
+        let (head, rest) = <[u32; HEAD_WORDS]>::ref_from_prefix(bytes).ok()?;
+        let [marks, released, records] = head.map(|size| size as usize);
+        let (marks, rest) = <[Mark]>::ref_from_prefix_with_elems(rest, marks).ok()?;
+        let (released, rest) =
+            <[ReleasedWords]>::ref_from_prefix_with_elems(rest, released).ok()?;
+        Some(Self {
+            marks,
+            released,
+            records: rest.get(..records)?,
+        })
+    }
+
+    /// How many accounts were opened.
+    pub(super) fn count(&self) -> u32 {
+        self.marks
+            .iter()
+            .map(|mark| bits_of(mark).count_ones())
+            .sum()
+    }
+
+    /// Whether the event was the first to touch its account on this side.
+    pub(super) fn is_opening(&self, event: u32, side: Side) -> bool {
+        let mark = self.marks.get((event / EVENTS_PER_MARK) as usize);
+        mark.is_some_and(|mark| {
+            bits_of(mark) >> (event % EVENTS_PER_MARK * 2 + side as u32) & 1 != 0
+        })
+    }
+
+    /// The balances before the event, if it was the first to touch the account.
+    pub(super) fn find(&self, event: u32, side: Side) -> Option<Balances> {
+        if !self.is_opening(event, side) {
+            return None;
+        }
+        let mark = &self.marks[(event / EVENTS_PER_MARK) as usize];
+        let before = (1u64 << (event % EVENTS_PER_MARK * 2 + side as u32)) - 1;
+        let mut at = mark[2] as usize;
+        for _ in 0..(bits_of(mark) & before).count_ones() {
+            at += record_size(self.records.get(at..)?)?;
+        }
+        Records {
+            bytes: self.records,
+            at,
+        }
+        .next()
+    }
+
+    /// All balances, in the order of the events.
+    pub(super) fn records(&self) -> Records<'a> {
+        Records {
+            bytes: self.records,
+            at: 0,
+        }
+    }
+
+    /// What the resolution at `row` released, if that is not what its row says.
+    pub(super) fn released(&self, row: u32) -> Option<Released> {
+        let found = self.released.binary_search_by_key(&row, |words| words[4]);
+        let words = &self.released[found.ok()?];
+        let amount = u128::from_le_bytes(*words.as_bytes().first_chunk()?);
+        let flags = u16::try_from(words[5]).ok()?;
+        Some(Released { row, amount, flags })
+    }
+}
+
+/// Balances, one after another.
+#[derive(Debug)]
+pub(super) struct Records<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Iterator for Records<'_> {
+    type Item = Balances;
+
+    fn next(&mut self) -> Option<Balances> {
+        let record = self.bytes.get(self.at..)?;
+        let header = header_of(record)?;
+        let mut rest = &record[HEADER_SIZE..];
+        let mut values = [0; 4];
+        for (value, width) in values.iter_mut().zip(widths(header)) {
+            let mut bytes = [0; WIDTH_MAX];
+            bytes.get_mut(..width)?.copy_from_slice(rest.get(..width)?);
+            *value = u128::from_le_bytes(bytes);
+            rest = &rest[width..];
+        }
+        self.at = self.bytes.len() - rest.len();
+        let [
+            debits_pending,
+            debits_posted,
+            credits_pending,
+            credits_posted,
+        ] = values;
+        Some(Balances {
+            debits_pending,
+            debits_posted,
+            credits_pending,
+            credits_posted,
+            closed: header >> CLOSED_BIT & 1 != 0,
+        })
+    }
+}

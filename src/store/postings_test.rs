@@ -1,0 +1,165 @@
+//! Postings and positions against sets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{Blob, Map, Matches, Positions, Postings, PostingsBuilder, Term};
+
+fn members(positions: Positions<'_>) -> Vec<u32> {
+    let mut members = Vec::new();
+    positions.for_each(|position| members.push(position));
+    assert_eq!(members.len(), positions.count());
+    members
+}
+
+fn build(columns: &[Vec<Option<u32>>]) -> Blob {
+    let mut builder = PostingsBuilder::default();
+    builder.begin(
+        u32::try_from(columns[0].len()).unwrap(),
+        u32::try_from(columns.len()).unwrap(),
+    );
+    columns
+        .iter()
+        .for_each(|column| builder.column(column.iter().copied()));
+    builder.finish()
+}
+
+/// Keys of one column: few, many, or wide apart, some missing.
+fn column(rows: usize) -> impl Strategy<Value = Vec<Option<u32>>> {
+    let key = prop_oneof![Just(3u32), 0u32..4, 0u32..300, any::<u32>(), Just(u32::MAX)];
+    let of_kind = prop_oneof![
+        prop::collection::vec(prop::option::weighted(0.9, key.clone()), rows),
+        prop::collection::vec(prop::option::weighted(0.1, 0u32..9), rows),
+        prop::collection::vec(any::<u32>().prop_map(Some), rows),
+        key.prop_map(move |key| vec![Some(key); rows]),
+        Just(vec![None; rows]),
+    ];
+    of_kind
+}
+
+fn columns() -> impl Strategy<Value = Vec<Vec<Option<u32>>>> {
+    prop_oneof![Just(16usize), Just(32), Just(512), 1usize..100]
+        .prop_flat_map(|rows| prop::collection::vec(column(rows), 1..5))
+}
+
+fn sets(column: &[Option<u32>]) -> BTreeMap<u32, BTreeSet<u32>> {
+    let mut sets: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+    for (position, key) in (0..).zip(column) {
+        if let Some(key) = key {
+            sets.entry(*key).or_default().insert(position);
+        }
+    }
+    sets
+}
+
+proptest! {
+    #[test]
+    fn every_key_has_its_rows(columns in columns()) {
+        let blob = build(&columns);
+        let mut padded = vec![0; 64];
+        padded.extend_from_slice(&blob);
+        let map = Map::copy_of(&padded);
+        let file = Blob::of_file(&map, 64, blob.len() as u64).unwrap();
+        for blob in [&blob, &file] {
+            let postings = Postings::of(blob);
+            let count = u32::try_from(columns.len()).unwrap();
+            let rows = u32::try_from(columns[0].len()).unwrap();
+            prop_assert!(postings.is_plausible(rows, count));
+            prop_assert!(!postings.is_plausible(rows + 1, count));
+            for (number, column) in columns.iter().enumerate() {
+                let sets = sets(column);
+                let keys: Vec<u32> = postings.keys(number).map(|(key, _)| key).collect();
+                prop_assert_eq!(keys, sets.keys().copied().collect::<Vec<_>>());
+                for (key, set) in &sets {
+                    let found = members(postings.find(number, *key));
+                    prop_assert_eq!(found, set.iter().copied().collect::<Vec<_>>());
+                }
+                for key in [0, 1, 5, 1000, u32::MAX - 1, u32::MAX] {
+                    let set = sets.get(&key).cloned().unwrap_or_default();
+                    let found = members(postings.find(number, key));
+                    prop_assert_eq!(found, set.into_iter().collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_column_of_one_is_a_column(rows in 1usize..200, key in prop::option::of(any::<u32>())) {
+        let mut builder = PostingsBuilder::default();
+        builder.begin(u32::try_from(rows).unwrap(), 1);
+        builder.column_of_one(key);
+        prop_assert_eq!(&builder.finish()[..], &build(&[vec![key; rows]])[..]);
+    }
+
+    #[test]
+    fn matches_are_intersections(
+        columns in columns(),
+        picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 4),
+        either in any::<bool>(),
+        (start, end) in (0u32..520, 0u32..520),
+    ) {
+        let blob = build(&columns);
+        let postings = Postings::of(&blob);
+        let rows = u32::try_from(columns[0].len()).unwrap();
+        let (start, end) = (start.min(rows), end.min(rows));
+        let mut terms = Vec::new();
+        let mut expected: BTreeSet<u32> = (start..end).collect();
+        for ((number, column), (one, other)) in columns.iter().enumerate().zip(&picks) {
+            let sets = sets(column);
+            if sets.is_empty() {
+                continue;
+            }
+            let keys: Vec<u32> = sets.keys().copied().collect();
+            let (one, other) = (*one.get(&keys), *other.get(&keys));
+            let mut set = sets[&one].clone();
+            let found = postings.find(number, one);
+            if either {
+                set.extend(&sets[&other]);
+                terms.push(Term::either(found, postings.find(number, other)));
+            } else {
+                terms.push(Term::of(found));
+            }
+            expected.retain(|position| set.contains(position));
+        }
+        let expected: Vec<u32> = expected.into_iter().collect();
+        let forward: Vec<u32> = Matches::new(&terms, start..end, false).collect();
+        prop_assert_eq!(&forward, &expected);
+        let mut backward: Vec<u32> = Matches::new(&terms, start..end, true).collect();
+        backward.reverse();
+        prop_assert_eq!(&backward, &expected);
+    }
+}
+
+#[test]
+fn sizes_are_those_of_positions() {
+    // A whole chunk: one value costs nothing, rare values two bytes a row, common ones a bit.
+    let rows = 1 << 16;
+    let everywhere = build(&[vec![Some(7); rows]]);
+    let half = build(&[(0..rows).map(|row| (row % 2 == 0).then_some(7)).collect()]);
+    let spread = build(&[(0..rows)
+        .map(|row| Some(u32::try_from(row % 1000).unwrap()))
+        .collect()]);
+    assert_eq!(everywhere.len(), (2 + 5 + 2) * 4);
+    assert_eq!(half.len(), (2 + 5 + 2) * 4 + rows / 8);
+    assert_eq!(spread.len(), (2 + 5 + 2000) * 4 + rows * 2);
+}
+
+#[test]
+fn damage_is_noticed() {
+    let blob = build(&[(0..100).map(|row| Some(row / 3)).collect()]);
+    let mut words: Vec<u32> = blob
+        .chunks_exact(4)
+        .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
+        .collect();
+    for (at, value) in [(0, 99), (1, 2), (2, 1 << 20), (3, 1 << 20), (4, 1 << 30)] {
+        let former = std::mem::replace(&mut words[at], value);
+        let damaged = Blob::of_words(words.clone());
+        assert!(!Postings::of(&damaged).is_plausible(100, 1), "{at}");
+        words[at] = former;
+    }
+    for cut in 0..words.len() {
+        let cut = Blob::of_words(words[..cut].to_vec());
+        assert!(!Postings::of(&cut).is_plausible(100, 1));
+    }
+}
