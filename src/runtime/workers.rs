@@ -133,8 +133,8 @@ impl<E: Execute> Workers<E> {
         let librarian_thread = std::thread::Builder::new()
             .name("librarian".to_owned())
             .spawn(move || {
-                // What it does is for others, or for later.
-                super::host::give_way();
+                // At an ordinary priority: the kernel's lock on the process's memory is held while a page is
+                // touched, and whoever maps one waits for it.
                 loop {
                     match library_queue.recv_timeout(PREPARE_INTERVAL) {
                         Ok(task) => {
