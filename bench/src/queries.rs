@@ -28,6 +28,9 @@ use crate::random::Random;
 /// Accounts that are drawn from: as many as one answer holds.
 const ACCOUNTS_MAX: u32 = 8189;
 
+/// Longer ones count as this long: a minute.
+const LATENCY_MAX_NS: u64 = 60_000_000_000;
+
 /// Differences that are spelled out.
 const DIFFERENCES_MAX: usize = 5;
 
@@ -61,10 +64,11 @@ struct Seen {
 
 impl Seen {
     fn new() -> Self {
-        let histogram = || Histogram::new(3).expect("three digits are possible");
+        let histogram =
+            |most| Histogram::new_with_bounds(1, most, 3).expect("the bounds are constants");
         Self {
-            latencies: histogram(),
-            rows: histogram(),
+            latencies: histogram(LATENCY_MAX_NS),
+            rows: histogram(u64::from(ACCOUNTS_MAX)),
             rows_sum: 0,
             wrong: 0,
             differences: Vec::new(),
