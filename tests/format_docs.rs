@@ -165,6 +165,8 @@ fn every_table_covers_every_byte_once() {
         "Frame",
         "Header",
         "PackedEntry",
+        "PackedField",
+        "PackedHead",
         "Section",
         "SessionRecord",
         "SessionsHeader",
@@ -587,7 +589,7 @@ fn checkpoint_files() {
 
 fn assert_ledger_sections(file: &File) {
     let counts = [
-        ("version", 2),
+        ("version", 3),
         ("chunk_rows_log2", 16),
         ("accounts", 2),
         ("transfers", 4),
@@ -603,7 +605,8 @@ fn assert_ledger_sections(file: &File) {
     assert_eq!(account.number("credits_posted", accounts[1]), 10);
     assert_eq!(account.number("opened", accounts[1]), 1);
     let transfer = layout(DISK, "Transfer");
-    let transfers: Vec<&[u8]> = file.section(3).chunks_exact(transfer.size).collect();
+    let unpacked = unpack(file.section(3));
+    let transfers: Vec<&[u8]> = unpacked.chunks_exact(transfer.size).collect();
     let ids: Vec<u128> = transfers.iter().map(|t| transfer.number("id", t)).collect();
     assert_eq!(ids, [21, 22, 23, 25]);
     assert_eq!(file.section(4), 24u128.to_le_bytes());
@@ -620,6 +623,30 @@ fn assert_ledger_sections(file: &File) {
     // One mark: the first event has opened both accounts. Two records without balances.
     let words = [1u32, 0, 6, 0b11, 0, 0, 0, 0];
     assert_eq!(file.section(9), words.as_bytes());
+}
+
+/// Rows as the document says that they are packed.
+fn unpack(bytes: &[u8]) -> Vec<u8> {
+    let (head, field) = (layout(DISK, "PackedHead"), layout(DISK, "PackedField"));
+    let transfer = layout(DISK, "Transfer");
+    let count = |name| usize::try_from(head.number(name, bytes)).unwrap();
+    let (rows, stride) = (count("rows"), count("stride"));
+    assert_eq!(count("fields"), transfer.fields.len());
+    let (heads, data) = bytes[head.size..].split_at(transfer.fields.len() * field.size);
+    assert_eq!(data.len(), rows * stride + 16);
+    let mut unpacked = Vec::new();
+    let mut at = 0;
+    for _ in 0..rows {
+        for (place, of) in transfer.fields.iter().zip(heads.chunks_exact(field.size)) {
+            let width = usize::try_from(field.number("width", of)).unwrap();
+            let mut distance = [0; 16];
+            distance[..width].copy_from_slice(&data[at..at + width]);
+            let value = field.number("base", of) + u128::from_le_bytes(distance);
+            unpacked.extend_from_slice(&value.to_le_bytes()[..place.size]);
+            at += width;
+        }
+    }
+    unpacked
 }
 
 fn assert_expired(bytes: &[u8], timestamp: u64, at: u128, pending: u128) {
@@ -679,8 +706,28 @@ fn chunk_files() {
     let head = layout(DISK, "ChunkHead");
 
     let file = open(FileKind::Transfers);
-    assert_eq!(file.section(1).len(), 16 * layout(DISK, "Transfer").size);
-    assert_eq!(file.section(2)[..16], 31u128.to_le_bytes());
+    let transfer = layout(DISK, "Transfer");
+    let unpacked = unpack(file.section(1));
+    let rows: Vec<&[u8]> = unpacked.chunks_exact(transfer.size).collect();
+    assert_eq!(rows.len(), 16);
+    for (row, number) in rows.iter().zip(0u64..) {
+        let fields = [
+            ("id", u128::from(31 + number)),
+            ("debit_account_id", 1),
+            ("credit_account_id", 2),
+            ("amount", 10),
+            ("pending_id", 0),
+            ("user_data_128", 0),
+            ("user_data_64", 0),
+            ("user_data_32", number.into()),
+            ("timeout", 1),
+            ("ledger", 1),
+            ("code", if number < 8 { 5 } else { 6 }),
+            ("flags", transfer_flags::PENDING.into()),
+            ("timestamp", u128::from(2_000 - 15 + number)),
+        ];
+        transfer.assert_numbers(row, &fields);
+    }
     // user_data_32: a key for each row but the first. ledger: one key, everywhere. code: two keys, two
     // bitmaps. debit and credit: the account's row.
     let key = |first: u32, keys: &[u32], ends: &[u32], words: &[u16], at: &mut u32| {

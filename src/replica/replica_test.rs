@@ -479,7 +479,7 @@ fn until_refused(world: &mut World, session: &mut Session) -> (Vec<u8>, u128) {
 fn a_full_disk_refuses_writes_answers_look_ups_and_goes_on_by_itself() {
     // Found before anything is written, or in the middle of it.
     let limits: [fn(&mut MemoryStorage); 2] =
-        [|s| s.set_room(Some(1 << 20)), |s| s.set_quota(1 << 20)];
+        [|s| s.set_room(Some(1 << 17)), |s| s.set_quota(1 << 17)];
     for limit in limits {
         let (mut world, mut session) = with_accounts();
         let mut reader = Session::new(5, 78);
@@ -489,7 +489,7 @@ fn a_full_disk_refuses_writes_answers_look_ups_and_goes_on_by_itself() {
         assert!((4..8).contains(&answered), "{answered}");
         assert!(world.stopped.is_none());
         let full = world.replica.progress().full.expect("it says so");
-        assert!(full.needed > 1 << 20, "{full:?}");
+        assert!(full.needed > 1 << 17, "{full:?}");
         assert_eq!(world.storage.list().unwrap(), [], "nothing is left lying");
 
         // Half an interval, of at least a sector each; a batch may have taken some of it.

@@ -39,7 +39,7 @@ pub use copy::SealedCopy;
 pub use error::StoreError;
 pub use index::{IdHash, Index, ROW_NONE};
 pub use memory::MemoryStorage;
-pub use packed::{Field, PackedRows, pack};
+pub use packed::{Field, PackedChunk, PackedRows, pack};
 pub use pages::{Pages, prefetch};
 pub use positions::{Matches, Positions, TERMS_MAX, Term};
 pub use postings::{POSTINGS_ROWS_LOG2_MAX, Postings, PostingsBuilder};

@@ -15,7 +15,11 @@
 //! Equal rows give equal bytes. What is read has been verified by the file's checksums; [`PackedRows::parse`]
 //! refuses what no writer makes all the same, so that nothing is read out of bounds.
 
+use std::ops::{Range, RangeInclusive};
+
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use super::storage::Map;
 
 /// A field of a record: an unsigned little-endian number of 1, 2, 4, 8 or 16 bytes, at a multiple of its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,7 +242,7 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedRows<T> {
     }
 
     /// Where a row lies in the bytes.
-    pub fn place(&self, row: u32) -> std::ops::Range<usize> {
+    pub fn place(&self, row: u32) -> Range<usize> {
         assert!(row < self.rows);
         let at = self.start + row as usize * self.stride;
         at..at + self.stride
@@ -266,6 +270,49 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedRows<T> {
             Some(part) => part.read(bytes, place),
             None => load(self.template.as_bytes(), field.offset, field.size),
         }
+    }
+}
+
+/// Packed rows in a file.
+#[derive(Debug, Clone)]
+pub struct PackedChunk<T> {
+    rows: PackedRows<T>,
+    map: Map,
+    place: Range<usize>,
+}
+
+impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedChunk<T> {
+    /// Those at `offset` of the map; `None` if there are none of these fields.
+    pub fn open(map: &Map, offset: u64, size: u64, fields: &[Field]) -> Option<Self> {
+        let (offset, size) = (usize::try_from(offset).ok()?, usize::try_from(size).ok()?);
+        let place = offset..offset.checked_add(size)?;
+        let rows = PackedRows::parse(map.get(place.clone())?, fields)?;
+        Some(Self {
+            rows,
+            map: map.clone(),
+            place,
+        })
+    }
+
+    pub fn rows(&self) -> u32 {
+        self.rows.rows()
+    }
+
+    #[inline]
+    pub fn row(&self, row: u32) -> T {
+        self.rows.row(&self.map[self.place.clone()], row)
+    }
+
+    #[inline]
+    pub fn field(&self, row: u32, field: Field) -> u128 {
+        self.rows.field(&self.map[self.place.clone()], row, field)
+    }
+
+    /// Asks the system to read these rows ahead.
+    pub fn will_need(&self, rows: RangeInclusive<u32>) {
+        let (first, last) = (self.rows.place(*rows.start()), self.rows.place(*rows.end()));
+        let start = self.place.start + first.start;
+        self.map.will_need(start, last.end + SLACK - first.start);
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! A row is found by arithmetic: one table look-up for the chunk, then an offset. A chunk lives in
 //! anonymous memory until a checkpoint has put it into a file; then [`Table::adopt`] replaces the
-//! memory by the file's map, and readers see no difference.
+//! memory by the file's map, and readers see no difference. Rows that are packed in their file
+//! ([`Table::adopt_packed`]) are read by value: [`Table::read`] works for all of them.
 //!
 //! Promises
 //! - A row below `shared` is never written again, so a [`Shared`] may be read by another thread
@@ -24,7 +25,8 @@ use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::pages::prefetch;
+use super::packed::{Field, PackedChunk};
+use super::pages::{Pages, prefetch};
 use super::reserve::{Piece, Reserve};
 use super::storage::Map;
 
@@ -37,13 +39,14 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static> Plain 
 
 /// Who owns the bytes of a chunk.
 #[derive(Debug, Clone)]
-enum Chunk {
+enum Chunk<T> {
     Memory(Arc<Piece>),
     File {
         map: Map,
         /// Of the first row.
         offset: usize,
     },
+    Packed(Arc<PackedChunk<T>>),
 }
 
 /// See the module.
@@ -51,7 +54,9 @@ enum Chunk {
 pub struct Table<T> {
     /// First row of each chunk; the memory is `chunks`' at the same index.
     bases: Vec<*mut T>,
-    chunks: Vec<Chunk>,
+    chunks: Vec<Chunk<T>>,
+    /// Where the base of packed chunks leads: zeros that nobody should read, and no memory until then.
+    nowhere: Option<Pages>,
     reserve: Reserve,
     len: u32,
     shared: u32,
@@ -69,6 +74,7 @@ impl<T: Plain> Table<T> {
         Self {
             bases: Vec::new(),
             chunks: Vec::new(),
+            nowhere: None,
             reserve: Reserve::new(chunk_size),
             len: 0,
             shared: 0,
@@ -102,12 +108,31 @@ impl<T: Plain> Table<T> {
         self.len >> self.chunk_rows_log2
     }
 
+    /// A row that is not packed.
     #[inline(always)]
     pub fn row(&self, row: u32) -> &T {
         assert!(row < self.len, "row {row} of {}", self.len);
         // SAFETY: below `len`, so initialised; see `pointer`. The table writes no row below `len`
         // without `&mut self`.
         unsafe { &*self.pointer(row) }
+    }
+
+    /// Any row.
+    #[inline]
+    pub fn read(&self, row: u32) -> T {
+        match self.chunks.get((row >> self.chunk_rows_log2) as usize) {
+            Some(Chunk::Packed(packed)) => packed.row(row & (self.chunk_rows() - 1)),
+            Some(Chunk::Memory(_) | Chunk::File { .. }) | None => *self.row(row),
+        }
+    }
+
+    /// One field of a packed row; `None` for rows that are not packed.
+    #[inline]
+    pub fn packed_field(&self, row: u32, field: Field) -> Option<u128> {
+        match self.chunks.get((row >> self.chunk_rows_log2) as usize) {
+            Some(Chunk::Packed(packed)) => Some(packed.field(row & (self.chunk_rows() - 1), field)),
+            Some(Chunk::Memory(_) | Chunk::File { .. }) | None => None,
+        }
     }
 
     /// For tables that are never shared.
@@ -131,8 +156,8 @@ impl<T: Plain> Table<T> {
         unsafe { (&mut *self.pointer(first), &mut *self.pointer(second)) }
     }
 
-    pub fn last(&self) -> Option<&T> {
-        self.len.checked_sub(1).map(|row| self.row(row))
+    pub fn last(&self) -> Option<T> {
+        self.len.checked_sub(1).map(|row| self.read(row))
     }
 
     /// Fetches all lines of a row. Any number is harmless.
@@ -183,7 +208,7 @@ impl<T: Plain> Table<T> {
         let (mut low, mut high) = (rows.start, rows.end);
         while low < high {
             let middle = low + (high - low) / 2;
-            if before(self.row(middle)) {
+            if before(&self.read(middle)) {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -192,13 +217,19 @@ impl<T: Plain> Table<T> {
         low
     }
 
-    /// All rows, chunk by chunk.
+    /// All rows of a table without packed ones, chunk by chunk.
     pub fn slices(&self) -> impl Iterator<Item = &[T]> {
         (0..self.len.div_ceil(self.chunk_rows())).map(|chunk| self.chunk(chunk))
     }
 
-    /// The rows of a chunk that has some.
+    /// All rows, in order.
+    pub fn iter(&self) -> impl Iterator<Item = T> {
+        (0..self.len).map(|row| self.read(row))
+    }
+
+    /// The rows of a chunk that has some, and is not packed.
     pub fn chunk(&self, chunk: u32) -> &[T] {
+        assert!(!matches!(self.chunks[chunk as usize], Chunk::Packed(_)));
         let start = chunk << self.chunk_rows_log2;
         assert!(start < self.len);
         let rows = (self.len - start).min(self.chunk_rows()) as usize;
@@ -229,7 +260,7 @@ impl<T: Plain> Table<T> {
         for (base, chunk) in self.bases.iter_mut().zip(&mut self.chunks) {
             let free = match chunk {
                 Chunk::Memory(pages) => Arc::get_mut(pages).is_some(),
-                Chunk::File { .. } => false,
+                Chunk::File { .. } | Chunk::Packed(_) => false,
             };
             if !free {
                 let pages = Arc::new(self.reserve.take());
@@ -293,13 +324,25 @@ impl<T: Plain> Table<T> {
         self.chunks[chunk as usize] = Chunk::File { map, offset };
     }
 
-    /// Appends a whole chunk that is in a file; the table holds whole chunks so far.
-    pub fn append_file(&mut self, map: Map, offset: usize) {
-        assert!(self.len.is_multiple_of(self.chunk_rows()));
+    /// The same where the rows are packed in the file.
+    pub fn adopt_packed(&mut self, chunk: u32, packed: PackedChunk<T>) {
+        let end = (u64::from(chunk) + 1) << self.chunk_rows_log2;
+        assert!(end <= u64::from(self.shared) && packed.rows() == self.chunk_rows());
+        self.bases[chunk as usize] = self.nowhere();
+        self.chunks[chunk as usize] = Chunk::Packed(Arc::new(packed));
+    }
+
+    /// Appends a whole chunk that is packed in a file; the table holds whole chunks so far.
+    pub fn append_packed(&mut self, packed: PackedChunk<T>) {
+        assert!(self.len.is_multiple_of(self.chunk_rows()) && packed.rows() == self.chunk_rows());
         assert_eq!(self.bases.len(), self.chunks_full() as usize);
-        let base = self.file_base(&map, offset);
+        let base = self.nowhere();
         self.bases.push(base);
-        self.chunks.push(Chunk::File { map, offset });
+        self.chunks.push(Chunk::Packed(Arc::new(packed)));
+        self.grow_by_a_chunk();
+    }
+
+    fn grow_by_a_chunk(&mut self) {
         self.len = self
             .len
             .checked_add(self.chunk_rows())
@@ -307,14 +350,34 @@ impl<T: Plain> Table<T> {
         self.shared = self.len;
     }
 
+    fn nowhere(&mut self) -> *mut T {
+        let size = size_of::<T>() << self.chunk_rows_log2;
+        let nowhere = self.nowhere.get_or_insert_with(|| Pages::zeroed(size));
+        nowhere.base().cast()
+    }
+
+    /// Appends a whole chunk that is in a file; the table holds whole chunks so far.
+    pub fn append_file(&mut self, map: Map, offset: usize) {
+        assert!(self.len.is_multiple_of(self.chunk_rows()));
+        assert_eq!(self.bases.len(), self.chunks_full() as usize);
+        let base = self.file_base(&map, offset);
+        self.bases.push(base);
+        self.chunks.push(Chunk::File { map, offset });
+        self.grow_by_a_chunk();
+    }
+
     /// Begins to read a row of a file, if that is where it is, so that reads of many rows overlap.
     /// For rows that are about to be read, and rarely: it is a system call. Any number is harmless.
     #[inline]
     pub fn fetch(&self, row: u32) {
         let chunk = (row >> self.chunk_rows_log2) as usize;
-        if let Some(Chunk::File { map, offset }) = self.chunks.get(chunk) {
-            let offset = offset + (row & (self.chunk_rows() - 1)) as usize * size_of::<T>();
-            map.will_need(offset, size_of::<T>());
+        let place = row & (self.chunk_rows() - 1);
+        match self.chunks.get(chunk) {
+            Some(Chunk::File { map, offset }) => {
+                map.will_need(offset + place as usize * size_of::<T>(), size_of::<T>());
+            }
+            Some(Chunk::Packed(packed)) => packed.will_need(place..=place),
+            Some(Chunk::Memory(_)) | None => {}
         }
     }
 
@@ -336,6 +399,10 @@ impl<T: Plain> Table<T> {
                     let count = first.abs_diff(last) as usize + 1;
                     map.will_need(offset + start, count * size_of::<T>());
                 }
+                Some(Chunk::Packed(packed)) => {
+                    let mask = self.chunk_rows() - 1;
+                    packed.will_need(first.min(last) & mask..=first.max(last) & mask);
+                }
                 Some(Chunk::Memory(_)) => run.iter().for_each(|&row| self.prefetch(row)),
                 None => {}
             }
@@ -344,8 +411,12 @@ impl<T: Plain> Table<T> {
 
     /// Begins to read a chunk that is in a file.
     pub fn fetch_chunk(&self, chunk: u32) {
-        if let Chunk::File { map, offset } = &self.chunks[chunk as usize] {
-            map.will_need(*offset, size_of::<T>() << self.chunk_rows_log2);
+        match &self.chunks[chunk as usize] {
+            Chunk::File { map, offset } => {
+                map.will_need(*offset, size_of::<T>() << self.chunk_rows_log2);
+            }
+            Chunk::Packed(packed) => packed.will_need(0..=self.chunk_rows() - 1),
+            Chunk::Memory(_) => {}
         }
     }
 
@@ -386,7 +457,7 @@ impl<T: Plain> Table<T> {
 pub struct Shared<T> {
     bases: Vec<*const T>,
     /// Keeps the memory.
-    _chunks: Vec<Chunk>,
+    _chunks: Vec<Chunk<T>>,
     /// Number of the first row in view.
     first: u32,
     /// Rows of the table at that instant.
@@ -444,7 +515,7 @@ mod tests {
         }
         assert_eq!(table.partition_point(|&value| value < 700), 700);
         table.truncate(700);
-        assert_eq!(table.last(), Some(&699));
+        assert_eq!(table.last(), Some(699));
         table.append(&(700..1400).collect::<Vec<u128>>());
         assert_eq!(table.len(), 1400);
         assert_eq!(*table.row(1399), 1399);

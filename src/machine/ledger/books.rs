@@ -32,7 +32,7 @@ use super::history::{History, Point};
 use super::indexes::Indexes;
 use super::openings::Side;
 use super::resolutions::{Resolution, Resolutions};
-use super::row::{AccountRow, Expired};
+use super::row::{AccountRow, Expired, TRANSFER_ID};
 use super::snapshot::{ChunkFile, ChunkParts, ROWS_OFFSET};
 use super::unresolved::Unresolved;
 use crate::store::{IdHash, Index, ROW_NONE, Table, prefetch};
@@ -114,7 +114,7 @@ impl Books {
     pub(super) fn transfer(&self, id: u128, hash: IdHash) -> Known {
         let found = self.transfer_ids.find(hash, |row| {
             if row < FAILED_BASE {
-                self.transfer_row(row).id == id
+                self.transfer_id(row) == id
             } else {
                 *self.failed.row(row - FAILED_BASE) == id
             }
@@ -128,18 +128,34 @@ impl Books {
 
     /// A transfer, from memory if that can be.
     #[inline(always)]
-    pub(super) fn transfer_row(&self, row: u32) -> &Transfer {
+    pub(super) fn transfer_row(&self, row: u32) -> Transfer {
         if row >= self.file_rows {
-            return self.transfers.row(row);
+            return *self.transfers.row(row);
         }
         self.transfer_row_in_file(row)
     }
 
     #[inline(never)]
-    fn transfer_row_in_file(&self, row: u32) -> &Transfer {
-        self.unresolved
-            .row(row)
-            .unwrap_or_else(|| self.transfers.row(row))
+    fn transfer_row_in_file(&self, row: u32) -> Transfer {
+        let kept = self.unresolved.row(row).copied();
+        kept.unwrap_or_else(|| self.transfers.read(row))
+    }
+
+    #[inline(always)]
+    fn transfer_id(&self, row: u32) -> u128 {
+        if row >= self.file_rows {
+            return self.transfers.row(row).id;
+        }
+        self.transfer_id_in_file(row)
+    }
+
+    #[inline(never)]
+    fn transfer_id_in_file(&self, row: u32) -> u128 {
+        let id = || self.transfers.packed_field(row, TRANSFER_ID);
+        match self.unresolved.row(row) {
+            Some(kept) => kept.id,
+            None => id().expect("files hold transfers packed"),
+        }
     }
 
     /// Fetches what [`Index::candidate`] gave for a transfer's id. A row that has to come from its
@@ -204,7 +220,8 @@ impl Books {
     /// order.
     pub(super) fn release_chunk(&mut self, file: ChunkFile) {
         let chunk = file.chunk;
-        let (map, ChunkParts { postings, openings }) = file.into_parts();
+        let packed = file.packed.clone().expect("transfers are packed");
+        let (_, ChunkParts { postings, openings }) = file.into_parts();
         let last = chunk * self.transfers.chunk_rows() + (self.transfers.chunk_rows() - 1);
         let period = self.history.of_transfer(last);
         self.history.periods[period as usize].openings = openings;
@@ -213,7 +230,7 @@ impl Books {
         assert_eq!(first, self.file_rows, "chunks leave memory in order");
         self.unresolved
             .keep(chunk, self.transfers.chunk(chunk), &self.resolutions);
-        self.transfers.adopt(chunk, map, ROWS_OFFSET);
+        self.transfers.adopt_packed(chunk, packed);
         self.file_rows += self.transfers.chunk_rows();
     }
 
@@ -319,7 +336,7 @@ impl Books {
         let row = self
             .transfers
             .partition_point(|transfer| transfer.timestamp < timestamp);
-        row < self.transfers.len() && self.transfers.row(row).timestamp == timestamp
+        row < self.transfers.len() && self.transfers.read(row).timestamp == timestamp
     }
 
     /// The accounts of a transfer that is in the books; the candidates may be stale.

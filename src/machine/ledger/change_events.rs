@@ -109,7 +109,7 @@ impl Books {
             let (row, expiry) = (wanted.transfers.end, wanted.expired.end);
             let is_transfer = match (transfers.end > row, expired.end > expiry) {
                 (true, true) => {
-                    self.transfers.row(row).timestamp < self.expired.row(expiry).timestamp
+                    self.transfers.read(row).timestamp < self.expired.row(expiry).timestamp
                 }
                 (false, false) => break,
                 (is_transfer, _) => is_transfer,
@@ -169,7 +169,7 @@ impl Books {
                 None => {
                     assert!(row < period.end.transfers, "expiries are in order");
                     let released = period.openings.released(row);
-                    let effect = Effect::of_transfer(self.transfers.row(row), released);
+                    let effect = Effect::of_transfer(&self.transfers.read(row), released);
                     (replayed.parties[(row - base) as usize], effect)
                 }
             };
@@ -190,7 +190,7 @@ impl Books {
                     let change = ChangeEvent {
                         kind: change_event_type::TWO_PHASE_EXPIRED,
                         timestamp: expired.timestamp,
-                        ..of_transfer(pending)
+                        ..of_transfer(&pending)
                     };
                     (place, change)
                 }
@@ -198,7 +198,7 @@ impl Books {
                     let place = place_of(row, &wanted.transfers, &wanted.transfer_places);
                     row += 1;
                     let Some(place) = place else { continue };
-                    (place, of_transfer(self.transfers.row(row - 1)))
+                    (place, of_transfer(&self.transfers.read(row - 1)))
                 }
             };
             let (debit_after, credit_after) = (*replayed.of(debit), *replayed.of(credit));

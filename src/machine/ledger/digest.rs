@@ -46,7 +46,7 @@ impl Books {
 
 fn add_table<T: Plain>(hash: &mut Xxh3, table: &Table<T>) {
     hash.update(table.len().as_bytes());
-    for rows in table.slices() {
-        hash.update(rows.as_bytes());
+    for row in table.iter() {
+        hash.update(row.as_bytes());
     }
 }

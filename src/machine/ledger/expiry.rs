@@ -78,7 +78,7 @@ impl Books {
         for timestamp in timestamp - due + 1..=timestamp {
             let row = self.expiries.pop();
             assert_eq!(self.resolutions.of(row), Resolution::None);
-            let pending = *self.transfer_row(row);
+            let pending = self.transfer_row(row);
             let (debit, credit) = self.accounts_of(&pending, ROW_UNKNOWN, ROW_UNKNOWN);
             self.open_accounts(debit, credit);
             self.release_pending(&pending, debit, credit);

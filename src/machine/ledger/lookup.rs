@@ -90,7 +90,7 @@ impl Books {
             }
             for id in ids_of(ids) {
                 if let Known::Transfer(row) = self.transfer(id, IdHash::of(id)) {
-                    found.push(Transfer::as_bytes(self.transfer_row(row)));
+                    found.push(Transfer::as_bytes(&self.transfer_row(row)));
                 }
             }
         }

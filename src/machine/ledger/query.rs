@@ -141,9 +141,9 @@ where
                 let found = &round[..count];
                 self.table.fetch_rows(found);
                 for &row in found {
-                    let record = self.table.row(row);
-                    if conditions.fields.are_met_by(&Fields::from(record)) {
-                        take(row, record);
+                    let record = self.table.read(row);
+                    if conditions.fields.are_met_by(&Fields::from(&record)) {
+                        take(row, &record);
                         left -= 1;
                     }
                 }

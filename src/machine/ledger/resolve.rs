@@ -59,7 +59,7 @@ impl Books {
         else {
             return Err(Status::PendingTransferNotFound);
         };
-        let pending = *self.transfer_row(pending_row);
+        let pending = self.transfer_row(pending_row);
         if pending.flags & flags::PENDING == 0 {
             return Err(Status::PendingTransferNotPending);
         }

@@ -1,8 +1,8 @@
 //! A ledger from the files of a checkpoint.
 //!
-//! Rows of full chunks stay in their files, which are mapped; only the column of their ids is read,
-//! to rebuild the index: 16 bytes of each transfer. What is read is verified. What stays in its file
-//! (rows, postings, openings) is verified by the scrub. Only the postings of accounts are built again.
+//! Rows of full chunks stay in their files, which are mapped; they are read once, for the index of ids.
+//! What is read is verified. What stays in its file (rows, postings, openings) is verified by the scrub.
+//! Only the postings of accounts are built again.
 
 use std::ops::RangeInclusive;
 
@@ -13,17 +13,17 @@ use super::history::{History, Period, Point};
 use super::indexes::{EXPIRED_COLUMNS, TRANSFER_COLUMNS};
 use super::openings::{Openings, OpeningsView};
 use super::resolutions::Resolutions;
-use super::row::{AccountRow, Expired};
+use super::row::{AccountRow, Expired, TRANSFER_FIELDS, TRANSFER_ID};
 use super::snapshot::{
     ChunkFile, ChunkHead, Counts, ExpiryRow, Files, ROWS_OFFSET, SECTION_ACCOUNTS, SECTION_COUNTS,
-    SECTION_EXPIRED_TAIL, SECTION_EXPIRIES, SECTION_FAILED_TAIL, SECTION_HEAD, SECTION_IDS,
+    SECTION_EXPIRED_TAIL, SECTION_EXPIRIES, SECTION_FAILED_TAIL, SECTION_HEAD,
     SECTION_OPENINGS_TAIL, SECTION_RESOLUTION_CHUNKS, SECTION_RESOLUTIONS, SECTION_ROWS,
     SECTION_TRANSFERS_TAIL, VERSION, chunk_number, map_chunk,
 };
 use super::{Ledger, LedgerOptions};
 use crate::store::{
-    Blob, FileEntry, FileKind, FileName, IdHash, Map, POSTINGS_ROWS_LOG2_MAX, Postings, ROW_NONE,
-    SealedFile, Storage, StoreError,
+    Blob, FileEntry, FileKind, FileName, IdHash, POSTINGS_ROWS_LOG2_MAX, PackedRows, Postings,
+    ROW_NONE, SealedFile, Storage, StoreError,
 };
 
 /// Chunk sizes that make sense: at least what resolutions need, at most what postings hold.
@@ -123,17 +123,15 @@ fn restore_transfers(
     files.transfers = chunk_files(entries, FileKind::Transfers, counts.transfers / chunk_rows)?;
     for (chunk, &entry) in (0..).zip(&files.transfers) {
         let mut chunk_file = SealedFile::open(storage, entry)?;
-        let rows = chunk_file.section(SECTION_ROWS)?;
-        let rows_size = u64::from(chunk_rows) * Transfer::SIZE as u64;
-        if rows.offset != ROWS_OFFSET as u64 || rows.size != rows_size {
+        let rows = chunk_file.read_rows::<u8>(storage, SECTION_ROWS)?;
+        let packed = PackedRows::<Transfer>::parse(&rows, &TRANSFER_FIELDS);
+        let Some(packed) = packed.filter(|packed| packed.rows() == chunk_rows) else {
             return Err(chunk_file.damaged(0, "the rows are not a chunk"));
-        }
-        let ids = chunk_file.read_rows::<u128>(storage, SECTION_IDS)?;
-        if ids.len() != chunk_rows as usize {
-            return Err(chunk_file.damaged(0, "the ids are not as many as the rows"));
-        }
+        };
+        let ids = (0..chunk_rows).map(|row| packed.field(&rows, row, TRANSFER_ID));
+        let ids: Vec<u128> = ids.collect();
         books.transfer_ids.extend(&ids, chunk * chunk_rows);
-        let (head, map, postings) = open_chunk(
+        let (head, file_of_chunk, postings) = open_chunk(
             storage,
             &mut chunk_file,
             entry,
@@ -146,10 +144,11 @@ fn restore_transfers(
         }
         books.indexes.first_timestamps.push(head.first_timestamp);
         books.indexes.transfers.push(postings);
-        books.transfers.append_file(map, ROWS_OFFSET);
+        let packed = file_of_chunk.packed.expect("transfers are packed");
+        books.transfers.append_packed(packed);
     }
     books.restore_files();
-    let tail = file.read_rows::<Transfer>(storage, SECTION_TRANSFERS_TAIL)?;
+    let tail = restore_tail(storage, file)?;
     if tail.len() != (counts.transfers % chunk_rows) as usize {
         return Err(file.damaged(0, "the transfers are not as many as counted"));
     }
@@ -184,12 +183,16 @@ fn open_chunk(
     chunk: u32,
     (rows, columns): (u32, u32),
     periods: &mut Vec<Period>,
-) -> Result<(ChunkHead, Map, Blob), StoreError> {
+) -> Result<(ChunkHead, ChunkFile, Blob), StoreError> {
     let head = file.read_rows::<ChunkHead>(storage, SECTION_HEAD)?;
     let &[head] = head.as_slice() else {
         return Err(file.damaged(0, "there is not one head of the chunk"));
     };
-    let (map, parts) = ChunkFile::open(storage, entry, file, chunk)?.into_parts();
+    let mut chunk_file = ChunkFile::open(storage, entry, file, chunk)?;
+    let parts = chunk_file
+        .parts
+        .take()
+        .expect("transfers and expiries have postings");
     if !Postings::of(&parts.postings).is_plausible(rows, columns)
         || OpeningsView::of(&parts.openings).is_none()
     {
@@ -199,7 +202,20 @@ fn open_chunk(
         end: head.end(),
         openings: parts.openings,
     });
-    Ok((head, map, parts.postings))
+    Ok((head, chunk_file, parts.postings))
+}
+
+/// The transfers of the chunk that is not yet full.
+fn restore_tail(storage: &dyn Storage, file: &mut SealedFile) -> Result<Vec<Transfer>, StoreError> {
+    let bytes = file.read_rows::<u8>(storage, SECTION_TRANSFERS_TAIL)?;
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let packed = PackedRows::<Transfer>::parse(&bytes, &TRANSFER_FIELDS);
+    let packed = packed.ok_or_else(|| file.damaged(0, "the last rows are not packed transfers"))?;
+    Ok((0..packed.rows())
+        .map(|row| packed.row(&bytes, row))
+        .collect())
 }
 
 fn restore_expired(
@@ -220,7 +236,7 @@ fn restore_expired(
         if rows.offset != ROWS_OFFSET as u64 || rows.size != rows_size {
             return Err(chunk_file.damaged(0, "the rows are not a chunk"));
         }
-        let (head, map, postings) = open_chunk(
+        let (head, file_of_chunk, postings) = open_chunk(
             storage,
             &mut chunk_file,
             entry,
@@ -232,7 +248,7 @@ fn restore_expired(
             return Err(chunk_file.damaged(0, "the chunk became full at another expiry"));
         }
         books.indexes.expired.push(postings);
-        books.expired.append_file(map, ROWS_OFFSET);
+        books.expired.append_file(file_of_chunk.map, ROWS_OFFSET);
     }
     let tail = file.read_rows::<Expired>(storage, SECTION_EXPIRED_TAIL)?;
     let (accounts, transfers) = (books.accounts.len(), books.transfers.len());

@@ -1,7 +1,33 @@
 //! Rows that are the ledger's own: an account with its mark, and an expiry that has happened.
 
+use std::mem::offset_of;
+
 use stampede_client::wire::{Account, Transfer};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
+
+use crate::store::Field;
+
+const fn field(offset: usize, size: usize) -> Field {
+    Field { offset, size }
+}
+
+/// A transfer's record, as it is packed in files.
+pub(super) const TRANSFER_FIELDS: [Field; 13] = [
+    TRANSFER_ID,
+    field(offset_of!(Transfer, debit_account_id), 16),
+    field(offset_of!(Transfer, credit_account_id), 16),
+    field(offset_of!(Transfer, amount), 16),
+    field(offset_of!(Transfer, pending_id), 16),
+    field(offset_of!(Transfer, user_data_128), 16),
+    field(offset_of!(Transfer, user_data_64), 8),
+    field(offset_of!(Transfer, user_data_32), 4),
+    field(offset_of!(Transfer, timeout), 4),
+    field(offset_of!(Transfer, ledger), 4),
+    field(offset_of!(Transfer, code), 2),
+    field(offset_of!(Transfer, flags), 2),
+    field(offset_of!(Transfer, timestamp), 8),
+];
+pub(super) const TRANSFER_ID: Field = field(offset_of!(Transfer, id), 16);
 
 /// An account: the protocol's record, with a mark in the place of its reserved bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -24,7 +50,6 @@ pub(super) struct AccountRow {
 }
 
 const _: () = {
-    use std::mem::offset_of;
     assert!(size_of::<AccountRow>() == Account::SIZE);
     assert!(offset_of!(AccountRow, opened) == offset_of!(Account, reserved));
 };

@@ -326,7 +326,7 @@ impl Books {
                 Known::No | Known::Failed => unreachable!("a resolved transfer is in the books"),
             }
         });
-        let status = exists::transfer(event, existing, pending);
+        let status = exists::transfer(event, &existing, pending.as_ref());
         let same = status == Status::Exists;
         Failure {
             status,

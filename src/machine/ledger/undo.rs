@@ -59,7 +59,7 @@ impl Books {
         let Known::Transfer(pending_row) = pending else {
             unreachable!("a resolved transfer is in the books");
         };
-        let pending = *self.transfer_row(pending_row);
+        let pending = self.transfer_row(pending_row);
         let (debit_row, credit_row) = self.accounts_of(&pending, ROW_UNKNOWN, ROW_UNKNOWN);
         if transfer.flags & flags::POST_PENDING_TRANSFER != 0 {
             self.unpost(transfer.amount, debit_row, credit_row);

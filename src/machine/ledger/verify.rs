@@ -112,7 +112,7 @@ impl Books {
         let mut expected = 0u64;
         let mut before = 0;
         for row in 0..self.transfers.len() {
-            let transfer = *self.transfer_row(row);
+            let transfer = self.transfer_row(row);
             let id = transfer.id;
             if self.transfer(id, IdHash::of(id)) != Known::Transfer(row) {
                 found.broken(|| format!("transfer {id} is not found by its id"));
