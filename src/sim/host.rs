@@ -144,6 +144,9 @@ pub(crate) struct Host {
     /// Made when the machine was off, to be put back one day.
     pub copy: Option<DiskCopy>,
     running: Option<Running>,
+    /// Empty vectors to be used again: most inputs would make several.
+    outputs: Vec<Output>,
+    spare: Reaction,
     /// Pools of former lives: messages of theirs may still be under way.
     pub pools: Vec<Pool>,
 }
@@ -180,6 +183,12 @@ pub(crate) struct Reaction {
     pub committed: Vec<Message>,
     /// The machine's state is as of this operation, for the first time in this life.
     pub executed: Option<Op>,
+}
+
+impl Reaction {
+    fn is_empty(&self) -> bool {
+        self.later.is_empty() && self.outputs.is_empty() && self.committed.is_empty()
+    }
 }
 
 /// A machine that was switched on.
@@ -222,6 +231,8 @@ impl Host {
             damaged_checkpoint: 0,
             copy: None,
             running: None,
+            outputs: Vec::new(),
+            spare: Reaction::default(),
             pools: Vec::new(),
         }
     }
@@ -299,7 +310,7 @@ impl Host {
             reads: BTreeMap::new(),
         });
         let time = self.clock.at(now);
-        let mut outputs = Vec::new();
+        let mut outputs = std::mem::take(&mut self.outputs);
         if let Some(running) = &mut self.running {
             running.replica.start(time, &mut outputs);
         }
@@ -504,7 +515,7 @@ impl Host {
         let Some(running) = &mut self.running else {
             return Reaction::default();
         };
-        let mut outputs = Vec::new();
+        let mut outputs = std::mem::take(&mut self.outputs);
         running.replica.on_input(input, time, &mut outputs);
         self.react(outputs, now)
     }
@@ -619,12 +630,22 @@ impl Host {
     }
 
     /// Starts what the replica asked of its machine; passes on the rest.
-    fn react(&mut self, outputs: Vec<Output>, now: Instant) -> Reaction {
-        let mut reaction = Reaction::default();
-        for output in outputs {
+    fn react(&mut self, mut outputs: Vec<Output>, now: Instant) -> Reaction {
+        let mut reaction = std::mem::take(&mut self.spare);
+        for output in outputs.drain(..) {
             self.carry_out(output, now, &mut reaction);
         }
+        self.outputs = outputs;
         reaction
+    }
+
+    /// Whoever has done with a reaction gives it back, empty.
+    pub(crate) fn give_back(&mut self, reaction: Reaction) {
+        debug_assert!(reaction.is_empty());
+        self.spare = Reaction {
+            executed: None,
+            ..reaction
+        };
     }
 
     fn running(&mut self) -> &mut Running {

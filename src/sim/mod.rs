@@ -35,8 +35,7 @@
 //! than of the journal, the io_uring and socket code of `runtime`, threads (the executor and the
 //! builder run in place, with a delay), another release's file formats (a release that cannot read a
 //! format refuses to start), huge pages, damage to replies on their way to clients (checksums are tested
-//! and fuzzed by themselves). The swarm gives no standbys to a replica that votes alone: what it sends
-//! them, its own disk may still lose.
+//! and fuzzed by themselves).
 
 mod atlas;
 pub mod check;

@@ -45,6 +45,8 @@ pub struct Model {
     accounts: BTreeMap<u128, Account>,
     transfers: BTreeMap<u128, Transfer>,
     phases: BTreeMap<u128, Phase>,
+    /// When pending transfers expire, and their ids. Those that are not pending any more are passed over.
+    expiring: BTreeSet<(u64, u128)>,
     /// Ids whose transfer failed for a reason that may pass: they stay failed.
     failed: BTreeSet<u128>,
     /// By timestamp, which is the order of creation.
@@ -354,6 +356,10 @@ impl Model {
             debit.debits_pending += amount;
             credit.credits_pending += amount;
             self.put_phase(event.id, Phase::Pending);
+            if event.timeout != 0 {
+                let expiry = u64::try_from(expiry).expect("checked above");
+                self.expiring.insert((expiry, event.id));
+            }
         } else {
             debit.debits_posted += amount;
             credit.credits_posted += amount;
@@ -488,16 +494,16 @@ impl Model {
     }
 
     fn expire(&mut self, timestamp: u64) {
-        let due: Vec<Transfer> = self
-            .phases
-            .iter()
-            .filter(|(_, phase)| **phase == Phase::Pending)
-            .map(|(id, _)| self.transfers[id])
-            .filter(|t| {
-                t.timeout != 0 && t.timestamp + u64::from(t.timeout) * SECOND_NS <= timestamp
-            })
-            .collect();
-        for pending in due {
+        while let Some(&(expiry, id)) = self.expiring.first().filter(|(at, _)| *at <= timestamp) {
+            self.expiring.pop_first();
+            // A transfer that was rolled back may have come again, with another expiry.
+            let pending = (self.phases.get(&id) == Some(&Phase::Pending))
+                .then(|| self.transfers[&id])
+                .filter(|t| t.timeout != 0)
+                .filter(|t| t.timestamp + u64::from(t.timeout) * SECOND_NS == expiry);
+            let Some(pending) = pending else {
+                continue;
+            };
             let (debit, credit) = self.release(&pending);
             self.put_account(debit);
             self.put_account(credit);

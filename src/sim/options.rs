@@ -74,8 +74,6 @@ impl Options {
         };
         let faults = options.faults.with_more(&mut random);
         let standby_count = *random.pick(&[0, 0, 0, 0, 1, 2]);
-        // A single replica sends standbys what its own disk may still lose: see the module `sim`.
-        let standby_count = standby_count * u8::from(options.replica_count > 1);
         Self {
             faults,
             standby_count,

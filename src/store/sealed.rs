@@ -334,9 +334,13 @@ impl SealedFile {
     /// Reads and verifies the footer.
     pub fn open(storage: &dyn Storage, entry: FileEntry) -> Result<Self, StoreError> {
         let length = entry.footer_size()?;
-        let pages = Pages::zeroed(length);
-        // SAFETY: `length` zeroed bytes that this value alone refers to; aligned for direct I/O.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(pages.base(), length) };
+        let mut block = Block::new();
+        let large = (length > BLOCK_SIZE).then(|| Pages::zeroed(length));
+        let bytes = match &large {
+            None => &mut block.bytes_mut()[..length],
+            // SAFETY: `length` zeroed bytes that this value alone refers to; aligned for direct I/O.
+            Some(pages) => unsafe { std::slice::from_raw_parts_mut(pages.base(), length) },
+        };
         storage
             .read(entry.name, entry.data_size, bytes)
             .map_err(|error| StoreError::io("read", entry.name, error))?;
@@ -344,7 +348,7 @@ impl SealedFile {
         Ok(Self {
             entry,
             footer,
-            block: Block::new(),
+            block,
             loaded: None,
         })
     }

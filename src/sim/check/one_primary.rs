@@ -4,7 +4,7 @@
 //! Looks at what replicas send, heartbeats and prepares, whether or not they arrive: two primaries that
 //! never reach anybody at the same time are two primaries. A primary that restarts must not go on in its
 //! view, because prepares of its former life may still be under way: the view would have two different
-//! ones at one place. Only a replica that votes alone does, for nobody else counts anything.
+//! ones at one place. Only a replica that has neither peers nor standbys does, for nobody hears it.
 //!
 //! The owner asks only for replicas whose disks have forgotten nothing. One that was set back may speak
 //! once more in a view that it has led; nobody listens, as it has introduced itself in an earlier life
@@ -22,7 +22,7 @@ const PREPARES_KEPT: usize = 4096;
 /// See the module.
 #[derive(Debug)]
 pub struct OnePrimary {
-    /// Only one replica votes: its restarts go on in its view.
+    /// There is only one member: its restarts go on in its view.
     alone: bool,
     /// By view: who leads it, and in which start.
     primaries: BTreeMap<View, (ReplicaIndex, u32)>,
@@ -31,9 +31,9 @@ pub struct OnePrimary {
 }
 
 impl OnePrimary {
-    pub fn new(replica_count: u8) -> Self {
+    pub fn new(member_count: u8) -> Self {
         Self {
-            alone: replica_count == 1,
+            alone: member_count == 1,
             primaries: BTreeMap::new(),
             prepares: BTreeMap::new(),
         }

@@ -59,7 +59,7 @@ impl Simulation {
             }
             Event::Mend { from, to } => self.network.mend(from, to),
             Event::Flap(_) if self.calm => {}
-            Event::Flap(flap) => self.on_flap(flap),
+            Event::Flap(index) => self.on_flap(index),
             Event::Hasten { from, to } => self.network.delay(from, to, 0),
             Event::Hurry { replica } => {
                 self.hosts[usize::from(replica)].speed = self.options.speed;
@@ -117,10 +117,10 @@ impl Simulation {
     }
 
     /// Checks what a replica did, and carries out what its machine cannot do by itself.
-    pub(super) fn react(&mut self, replica: ReplicaIndex, reaction: Reaction) -> Checked {
+    pub(super) fn react(&mut self, replica: ReplicaIndex, mut reaction: Reaction) -> Checked {
         let host = &mut self.hosts[usize::from(replica)];
         let life = host.life;
-        for (at, later) in reaction.later {
+        for (at, later) in reaction.later.drain(..) {
             self.queue.push(
                 at,
                 Event::Done {
@@ -149,12 +149,13 @@ impl Simulation {
             check_queues(replica, &running.vsr().queues())?;
             check_queues(replica, &host.queues())?;
         }
-        for prepare in &reaction.committed {
-            self.on_commit(replica, prepare)?;
+        for prepare in reaction.committed.drain(..) {
+            self.on_commit(replica, &prepare)?;
         }
-        for output in reaction.outputs {
+        for output in reaction.outputs.drain(..) {
             self.carry_out(replica, output)?;
         }
+        self.hosts[usize::from(replica)].give_back(reaction);
         Ok(())
     }
 

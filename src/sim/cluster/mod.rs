@@ -106,7 +106,8 @@ enum Event {
         from: Node,
         to: Node,
     },
-    Flap(Flap),
+    /// A link that flaps does what it did not do until now: an index.
+    Flap(usize),
     /// Messages are no longer delayed.
     Hasten {
         from: Node,
@@ -146,6 +147,8 @@ pub struct Simulation {
     damaged: BTreeSet<LinkId>,
     /// Connections between replicas of different releases: nothing that comes over them is taken.
     foreign: BTreeSet<LinkId>,
+    /// Links that flap, or have: events would be twice as large with them.
+    flaps: Vec<Flap>,
     /// Processes that do not run, and until when.
     paused: Vec<Instant>,
     /// Nothing is drawn any more; what is broken mends.
@@ -239,10 +242,11 @@ impl Simulation {
             peers: vec![vec![None; count]; count],
             damaged: BTreeSet::new(),
             foreign: BTreeSet::new(),
+            flaps: Vec::new(),
             paused: vec![0; count],
             calm: false,
             log: OneLog::new(options.member_count(), crate::vsr::root_checksum(CLUSTER)),
-            one_primary: OnePrimary::new(options.replica_count),
+            one_primary: OnePrimary::new(options.member_count()),
             at_most_once: AtMostOnce::default(),
             acknowledged: Acknowledged::default(),
             replies: Replies::default(),

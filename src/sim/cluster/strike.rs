@@ -130,13 +130,16 @@ impl Simulation {
                 to,
                 period,
                 duration,
-            } => self.on_flap(Flap {
-                from: Node::Replica(from),
-                to: Node::Replica(to),
-                period,
-                until: now + duration,
-                down: false,
-            }),
+            } => {
+                self.flaps.push(Flap {
+                    from: Node::Replica(from),
+                    to: Node::Replica(to),
+                    period,
+                    until: now + duration,
+                    down: false,
+                });
+                self.on_flap(self.flaps.len() - 1);
+            }
             Fault::Delay {
                 from,
                 to,
@@ -251,27 +254,18 @@ impl Simulation {
     }
 
     /// The link passes or fails from now on, until it is its turn to do the other.
-    pub(super) fn on_flap(&mut self, flap: Flap) {
-        let Flap {
-            from,
-            to,
-            period,
-            until,
-            down,
-        } = flap;
+    pub(super) fn on_flap(&mut self, index: usize) {
         let now = self.now();
-        if down {
-            self.network.mend(from, to);
+        let flap = &mut self.flaps[index];
+        let was_down = flap.down;
+        flap.down = !was_down && now < flap.until;
+        if flap.down {
+            self.network.cut(flap.from, flap.to);
+        } else if was_down {
+            self.network.mend(flap.from, flap.to);
         }
-        if now < until {
-            if !down {
-                self.network.cut(from, to);
-            }
-            let flap = Flap {
-                down: !down,
-                ..flap
-            };
-            self.queue.push(now + period, Event::Flap(flap));
+        if now < flap.until {
+            self.queue.push(now + flap.period, Event::Flap(index));
         }
     }
 

@@ -82,12 +82,21 @@ impl JournalDisk {
         self.in_flight
             .insert(write.token, (header.position, header.durable));
         // What was cut off by a start goes, and what this write's segment held a lap ago.
-        self.frames.split_off(&header.position);
-        self.damaged.split_off(&header.position);
+        while let Some(last) = self
+            .frames
+            .last_entry()
+            .filter(|f| *f.key() >= header.position)
+        {
+            last.remove();
+        }
+        while self.damaged.last() >= Some(&header.position) {
+            self.damaged.pop_last();
+        }
         let lap = self.segment_size * self.segment_count;
         let end = header.position + write.len as u64;
-        if let Some(last) = end.checked_sub(lap + 1) {
-            self.frames = self.frames.split_off(&last);
+        let lost = end.saturating_sub(lap + 1);
+        while let Some(first) = self.frames.first_entry().filter(|f| *f.key() < lost) {
+            first.remove();
         }
         if header.is_entry {
             let prepare = write.buffer.header();
