@@ -93,7 +93,8 @@ start() {
     launch
 }
 
-launch() {
+# Starts the processes, without waiting for them.
+boot() {
     local i
     pids=()
     rm -f "$data"/*.log
@@ -101,6 +102,10 @@ launch() {
         "$stampede" start --addresses "$addresses" "$data/$i" 2>"$data/$i.log" &
         pids+=($!)
     done
+}
+
+launch() {
+    boot
     until grep -qs 'serving: primary' "$data"/*.log; do
         kill -0 "${pids[0]}" 2>/dev/null || { cat "$data/0.log" >&2; die "replica 0 ended"; }
         sleep 0.01
@@ -131,13 +136,15 @@ written() { awk '/^write_bytes/ { print $2 }' "/proc/${pids[0]}/io"; }
 resident_gb() { awk '/^VmHWM/ { printf "%.2f", $2 * 1024 / 1e9 }' "/proc/${pids[0]}/status"; }
 at_rest() { du -sb "$data/0/checkpoints" | cut -f1; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
-# Seconds from kill -9 and start to serving.
+# Seconds from kill -9 to the first reply: a whole small run, connection and account creation included.
 restart() {
     local began
     kill -KILL "${pids[@]}"
     wait "${pids[@]}" 2>/dev/null || true
     began=$(date +%s%N)
-    launch
+    boot
+    "$stampede" bench --addresses "$addresses" --transfers 1 --batch 1 --accounts 2 --clients 1 \
+        --no-verify --no-progress --quiet
     awk -v a="$began" -v b="$(date +%s%N)" 'BEGIN { printf "%.2f", (b - a) / 1e9 }' >"$data/restart"
 }
 

@@ -96,6 +96,8 @@ pub struct Replica {
     checkpoint_bytes: u64,
     /// Of the checkpoint that is being written.
     pace: Option<Arc<Pace>>,
+    /// The commit point that was found at the start.
+    opened_commit: Op,
     /// For checkpoints, on the disk.
     room: Room,
     /// The checkpoint on this disk cannot be read: nothing is executed until another one is here.
@@ -484,10 +486,12 @@ impl Replica {
     /// Hands prepares to the executor, in order, as reply buffers are free.
     fn start_executions(&mut self, outputs: &mut Vec<Output>) {
         while let Some((prepare, _)) = self.executions.front() {
-            if self.pace.as_ref().is_some_and(|pace| !pace.may_execute()) {
+            let header = prepare.header();
+            // What is executed again after a start keeps nobody's pace: all wait for the end of it.
+            let again = header.op <= self.opened_commit;
+            if !again && self.pace.as_ref().is_some_and(|pace| !pace.may_execute()) {
                 return;
             }
-            let header = prepare.header();
             let size = if header.operation >= executor::OPERATION_MACHINE_MIN {
                 (self.reply_size)(header.operation, prepare.body()).min(BODY_SIZE_MAX)
             } else {

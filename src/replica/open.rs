@@ -204,6 +204,7 @@ pub fn open<M: Machine + 'static>(
         unsure_from,
     };
     let base = recovered.log.base();
+    let opened_commit = recovered.commit;
     let replica = Replica {
         vsr: Vsr::new(config, pool.clone(), recovered),
         entries: Entries::new(journal, state.segment_size, base, locations),
@@ -219,6 +220,7 @@ pub fn open<M: Machine + 'static>(
         checkpoint_of: None,
         checkpoint_bytes: config.checkpoint_bytes,
         pace: None,
+        opened_commit,
         room: Room::default(),
         checkpoint_lost: checkpoint_lost.is_some(),
         fetcher: Fetcher::new(state.replica, state.replica_count),

@@ -132,6 +132,18 @@ impl Storage for DirectoryStorage {
         }
     }
 
+    fn will_read(&self, name: FileName, offset: u64, size: u64) {
+        let (Ok(offset), Ok(size)) = (i64::try_from(offset), i64::try_from(size)) else {
+            return;
+        };
+        if let Ok(file) = File::open(self.path_of(name)) {
+            // SAFETY: advice about a file that is open; no memory of ours is involved.
+            unsafe {
+                libc::posix_fadvise(file.as_raw_fd(), offset, size, libc::POSIX_FADV_WILLNEED)
+            };
+        }
+    }
+
     fn map(&self, name: FileName) -> io::Result<Map> {
         let file = File::open(self.path_of(name))?;
         // SAFETY: finished files are never written or truncated by us: they are renamed into place

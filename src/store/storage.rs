@@ -114,6 +114,11 @@ pub trait Storage: Send + Sync {
     /// Reads `bytes.len()` bytes from `offset`; fails with `UnexpectedEof` if there are fewer.
     fn read(&self, name: FileName, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
 
+    /// Says that these bytes are about to be read, so that the disk may begin. Best effort.
+    fn will_read(&self, name: FileName, offset: u64, size: u64) {
+        let _ = (name, offset, size);
+    }
+
     /// The whole file in memory, for as long as the map lives, even if the file is removed.
     fn map(&self, name: FileName) -> io::Result<Map>;
 

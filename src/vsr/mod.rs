@@ -66,7 +66,7 @@ use clock::{Agreement, Clock};
 use holes::Holes;
 pub use log::{Entry, Log, UNKNOWN};
 use merge::{Join, Target};
-use normal::{REQUESTS_MAX, SEEN_MAX};
+use normal::{EARLY_MAX, REQUESTS_MAX, SEEN_MAX};
 use sessions::Sessions;
 use timeout::{Deadline, TICK_NS};
 use voting::Voting;
@@ -177,6 +177,8 @@ pub struct Vsr {
     /// Clients with a request in the pipeline or the queue (primary), and its latest operation.
     inflight: BTreeMap<u128, Op>,
     requests: VecDeque<MessageMut>,
+    /// Those that came before the view has begun.
+    early: VecDeque<MessageMut>,
     /// Requests that this backup has seen once: a second arrival is forwarded.
     seen: BTreeMap<u128, u128>,
     timestamp: u64,
@@ -316,6 +318,7 @@ impl Vsr {
             sessions,
             inflight: BTreeMap::new(),
             requests: VecDeque::new(),
+            early: VecDeque::new(),
             seen: BTreeMap::new(),
             timestamp,
             clock: Clock::new(config.replica, config.replica_count),
@@ -460,12 +463,13 @@ impl Vsr {
     }
 
     /// What grows and shrinks here: its name, its length, and its bound. For checkers.
-    pub fn queues(&self) -> [(&'static str, usize, usize); 7] {
+    pub fn queues(&self) -> [(&'static str, usize, usize); 8] {
         let journal = self.config.checkpoint_bytes * CHECKPOINT_JOURNAL_SHARE;
         let entries = usize::try_from(log_entries_max(journal)).unwrap_or(usize::MAX);
         let log = usize::try_from(self.log.head() - self.log.base()).unwrap_or(usize::MAX);
         [
             ("requests", self.requests.len(), REQUESTS_MAX),
+            ("early requests", self.early.len(), EARLY_MAX),
             (
                 "clients in flight",
                 self.inflight.len(),

@@ -30,6 +30,9 @@ use crate::protocol::{Effect, Effects, ReadFor, Time};
 /// their sockets.
 pub(super) const REQUESTS_MAX: usize = CONNECTIONS_MAX;
 
+/// Requests that wait for the view to begin; clients ask again when theirs is not among them.
+pub(super) const EARLY_MAX: usize = 64;
+
 /// In `inflight`: not yet an operation.
 const QUEUED: Op = Op::MAX;
 
@@ -46,8 +49,17 @@ impl Vsr {
             return self.on_request_elsewhere(request, is_register, effects);
         }
         // A view that is not yet durable here may not begin; the clients in its log are not yet
-        // known to be in flight.
+        // known to be in flight. Some milliseconds, for which it waits.
         if !self.may_speak_for_view() {
+            let has_room = self.early.len() < EARLY_MAX
+                && self.pool.has_room(request.body().len(), Claim::PassedOn);
+            if has_room {
+                effects.push(Effect::Wait {
+                    client: header.client,
+                    request: header.request,
+                });
+                self.early.push_back(request);
+            }
             return;
         }
         match self.sessions.check(&header, is_register) {

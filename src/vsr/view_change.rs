@@ -180,6 +180,7 @@ impl Vsr {
         self.ahead.clear();
         // What waits here is the business of the next primary; clients will ask again.
         self.requests.clear();
+        self.early.clear();
         self.inflight.clear();
         self.reset_primary_silent(now);
     }
@@ -310,6 +311,9 @@ impl Vsr {
         self.send_heartbeat(now, effects);
         self.count_commit(effects);
         self.prepare_requests(now, effects);
+        for request in std::mem::take(&mut self.early) {
+            self.on_request(request, now, effects);
+        }
     }
 
     fn send_view_to(&self, to: u8, effects: &mut Effects) {
