@@ -4,6 +4,8 @@
 //!   cargo run --release --example ledger_apply              the table of workloads
 //!   cargo run --release --example ledger_apply -- growth    10 M transfers: worst batch, checkpoint, restart
 //!                                          growth <batches> <accounts> <directory>
+//!   cargo run --release --example ledger_apply -- queries   latency of each query over 10 M transfers
+//!                                          queries <batches> <accounts> <directory>
 //! ```
 //!
 //! Batches are full (8189 transfers) and made outside of the measured time. What is measured is
@@ -21,12 +23,16 @@ use std::time::{Duration, Instant as Wall};
 use stampede::machine::Machine;
 use stampede::machine::ledger::Ledger;
 use stampede::runtime::storage::DirectoryStorage;
-use stampede::store::{Manifest, MemoryStorage, Pages, Plain, Storage, sweep, write_checkpoint};
+use stampede::store::{
+    Manifest, ManifestRef, MemoryStorage, Pages, Plain, Storage, sweep, write_checkpoint,
+};
 use stampede_client::wire::multibatch::{encode_trailer, trailer_size};
 use stampede_client::wire::operation::Operation;
-use stampede_client::wire::record::transfer_flags;
-use stampede_client::wire::{Account, BODY_SIZE_MAX, CreateResult, Transfer};
-use zerocopy::{FromBytes, IntoBytes};
+use stampede_client::wire::record::{account_flags, transfer_flags};
+use stampede_client::wire::{
+    Account, AccountFilter, BODY_SIZE_MAX, ChangeEventsFilter, CreateResult, QueryFilter, Transfer,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const BATCH: usize = 8189;
 
@@ -346,6 +352,178 @@ fn warm_up(size: usize) {
     }
 }
 
+/// Checkpoints every 128 batches, as the replica does, so that old chunks are in files.
+fn load(world: &mut World, batches: usize, storage: &mut dyn Storage) {
+    let mut kept = None;
+    for batch in 1..=batches {
+        world.transfers(Ids::Ordered, Kind::Plain);
+        if batch.is_multiple_of(128) || batch == batches {
+            let mut snapshot = world.ledger.snapshot(world.op);
+            let reference = write_checkpoint(storage, world.op, &mut *snapshot, &[]).unwrap();
+            world.ledger.published(world.op);
+            let keep: Vec<ManifestRef> = kept.into_iter().chain([reference]).collect();
+            sweep(storage, &keep).unwrap();
+            kept = Some(reference);
+        }
+    }
+}
+
+impl World {
+    /// Asks for what the filter says; gives how long it took and how much came.
+    fn ask<F: IntoBytes + Immutable>(
+        &mut self,
+        operation: Operation,
+        filter: &F,
+    ) -> (Duration, usize) {
+        let mut body = vec![0u128; 32];
+        let body = &mut body.as_mut_slice().as_mut_bytes()
+            [..operation.event_size() + trailer_size(operation.event_size(), 1)];
+        body[..operation.event_size()].copy_from_slice(filter.as_bytes());
+        let body = if operation.is_multi_batch() {
+            encode_trailer(
+                body,
+                operation.event_size(),
+                operation.event_size(),
+                [1].into_iter(),
+            );
+            body
+        } else {
+            &mut body[..operation.event_size()]
+        };
+        self.clock += 1;
+        self.op += 1;
+        let start = Wall::now();
+        let reply = &mut self.reply;
+        let size = self
+            .ledger
+            .apply(self.op, operation.code(), self.clock, body, reply);
+        (start.elapsed(), size / operation.result_size())
+    }
+}
+
+fn measure_queries(name: &str, mut one: impl FnMut(u64) -> (Duration, usize)) {
+    let (mut times, mut results) = (Vec::new(), 0);
+    for number in 0..200 {
+        let (time, count) = one(number);
+        times.push(time);
+        results += count;
+    }
+    let first = times[0].as_secs_f64() * 1e3;
+    times.sort_unstable();
+    println!(
+        "{name:<46} results {:>5}   ms first {first:.2} p50 {:.3} p99 {:.3} max {:.3}",
+        results / times.len(),
+        percentile(&times, 0.5),
+        percentile(&times, 0.99),
+        percentile(&times, 1.0),
+    );
+}
+
+fn queries(batches: usize, accounts: u64, directory: Option<String>) {
+    let mut world = World::new(accounts, account_flags::HISTORY);
+    let mut storage: Box<dyn Storage> = match &directory {
+        None => Box::new(MemoryStorage::default()),
+        Some(path) => Box::new(DirectoryStorage::open(path).unwrap()),
+    };
+    let start = Wall::now();
+    load(&mut world, batches, &mut *storage);
+    let bytes: u64 = storage.list().unwrap().iter().map(|(_, size)| size).sum();
+    println!(
+        "{} transfers, {} accounts: loaded in {:.1} s, files of {:.1} bytes a transfer",
+        batches * BATCH,
+        accounts,
+        start.elapsed().as_secs_f64(),
+        bytes as f64 / (batches * BATCH) as f64
+    );
+    let account = |number: u64, flags| AccountFilter {
+        account_id: u128::from(number * 7919 % accounts + 1),
+        limit: 8189,
+        flags,
+        ..AccountFilter::default()
+    };
+    let (last, count) = (world.clock, u64::try_from(batches).unwrap());
+    let at = |number: u64| last - (number * 37 % count) * 1_008_190;
+    for round in ["first", "again"] {
+        measure_queries(&format!("account transfers, {round}"), |number| {
+            world.ask(Operation::GetAccountTransfers, &account(number, 3))
+        });
+    }
+    measure_queries("account transfers, newest 10", |number| {
+        let filter = AccountFilter {
+            limit: 10,
+            ..account(number, 7)
+        };
+        world.ask(Operation::GetAccountTransfers, &filter)
+    });
+    measure_queries("account transfers, none (code 2)", |number| {
+        let filter = AccountFilter {
+            code: 2,
+            ..account(number, 3)
+        };
+        world.ask(Operation::GetAccountTransfers, &filter)
+    });
+    measure_queries("account balances", |number| {
+        world.ask(Operation::GetAccountBalances, &account(number, 3))
+    });
+    measure_queries("account balances, newest 10", |number| {
+        let filter = AccountFilter {
+            limit: 10,
+            ..account(number, 7)
+        };
+        world.ask(Operation::GetAccountBalances, &filter)
+    });
+    measure_queries("transfers, from some time on", |number| {
+        let filter = QueryFilter {
+            timestamp_min: at(number),
+            limit: 8189,
+            ..QueryFilter::default()
+        };
+        world.ask(Operation::QueryTransfers, &filter)
+    });
+    measure_queries("transfers, rare value that is nowhere", |number| {
+        let user_data_32 = u32::try_from(number).unwrap() + 1;
+        let filter = QueryFilter {
+            user_data_32,
+            limit: 8189,
+            ..QueryFilter::default()
+        };
+        world.ask(Operation::QueryTransfers, &filter)
+    });
+    measure_queries("accounts, all", |_| {
+        let filter = QueryFilter {
+            limit: 8189,
+            ..QueryFilter::default()
+        };
+        world.ask(Operation::QueryAccounts, &filter)
+    });
+    measure_queries("accounts, rare value that is nowhere", |number| {
+        let user_data_32 = u32::try_from(number).unwrap() + 1;
+        let filter = QueryFilter {
+            user_data_32,
+            limit: 8189,
+            ..QueryFilter::default()
+        };
+        world.ask(Operation::QueryAccounts, &filter)
+    });
+    measure_queries("change events, from some time on", |number| {
+        let filter = ChangeEventsFilter {
+            timestamp_min: at(number),
+            limit: 2730,
+            ..ChangeEventsFilter::default()
+        };
+        world.ask(Operation::GetChangeEvents, &filter)
+    });
+    measure_queries("change events, the latest", |number| {
+        let filter = ChangeEventsFilter {
+            timestamp_min: last - number * 10,
+            limit: 2730,
+            ..ChangeEventsFilter::default()
+        };
+        world.ask(Operation::GetChangeEvents, &filter)
+    });
+    sweep(&mut *storage, &[]).unwrap();
+}
+
 fn main() {
     warm_up(4 << 30);
     let mut arguments = std::env::args().skip(1);
@@ -354,6 +532,11 @@ fn main() {
     let accounts = arguments.next().map(|text| text.parse().unwrap());
     match what.as_str() {
         "growth" => growth(
+            batches.unwrap_or(1222),
+            accounts.unwrap_or(10_000),
+            arguments.next(),
+        ),
+        "queries" => queries(
             batches.unwrap_or(1222),
             accounts.unwrap_or(10_000),
             arguments.next(),

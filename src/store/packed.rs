@@ -19,6 +19,7 @@ use std::ops::{Range, RangeInclusive};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use super::pages::prefetch;
 use super::storage::Map;
 
 /// A field of a record: an unsigned little-endian number of 1, 2, 4, 8 or 16 bytes, at a multiple of its size.
@@ -306,6 +307,17 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedChunk<T> {
     #[inline]
     pub fn field(&self, row: u32, field: Field) -> u128 {
         self.rows.field(&self.map[self.place.clone()], row, field)
+    }
+
+    /// Asks the processor to fetch a row.
+    #[inline]
+    pub fn prefetch(&self, row: u32) {
+        const LINE_SIZE: usize = 64;
+        let Range { start, end } = self.rows.place(row);
+        let base = self.map.as_ptr().wrapping_add(self.place.start);
+        for at in (start..end).step_by(LINE_SIZE) {
+            prefetch(base.wrapping_add(at));
+        }
     }
 
     /// Asks the system to read these rows ahead.

@@ -72,11 +72,44 @@ impl PostingsBuilder {
         self.encode();
     }
 
+    /// The next column: every row has a key. Best where keys are small numbers, as those of rows are:
+    /// one pass counts, another puts every position where it belongs.
+    pub fn column_of_all(&mut self, keys: impl Iterator<Item = u32> + Clone) {
+        /// Counters stay in the second-level cache.
+        const COUNTED_MAX: u32 = 1 << 16;
+        let last = keys.clone().fold(0, u32::max);
+        if last >= COUNTED_MAX {
+            return self.column(keys.map(Some));
+        }
+        self.counts.clear();
+        self.counts.resize(last as usize + 1, 0);
+        keys.clone().for_each(|key| self.counts[key as usize] += 1);
+        let most = self.counts.iter().fold(0, |most, count| most.max(*count));
+        if most >= self.bitmap_words() {
+            return self.column(keys.map(Some));
+        }
+        self.clear();
+        let mut before = 0;
+        for (key, count) in (0..).zip(&mut self.counts) {
+            if *count > 0 {
+                let end = before + *count;
+                self.keys.push(key);
+                self.ends.push(end);
+                (*count, before) = (before, end);
+            }
+        }
+        self.positions.resize(self.rows as usize, 0);
+        for (position, key) in (0..=u16::MAX).zip(keys) {
+            let place = &mut self.counts[key as usize];
+            self.positions[*place as usize] = position;
+            *place += 1;
+        }
+        self.append();
+    }
+
     /// The next column: all rows have the same key, or none.
     pub fn column_of_one(&mut self, key: Option<u32>) {
-        self.keys.clear();
-        self.ends.clear();
-        self.positions.clear();
+        self.clear();
         if let Some(key) = key {
             self.keys.push(key);
             self.ends.push(0);
@@ -130,10 +163,8 @@ impl PostingsBuilder {
         reason = "an item is a key of 32 bits and a position of 16"
     )]
     fn encode(&mut self) {
-        self.keys.clear();
-        self.ends.clear();
-        self.positions.clear();
-        let bitmap = self.rows.div_ceil(BITMAP_ROWS) as usize;
+        self.clear();
+        let bitmap = self.bitmap_words() as usize;
         for run in self.items.chunk_by(|a, b| a >> 16 == b >> 16) {
             if run.len() == self.rows as usize {
                 // Every row: nothing to say.
@@ -152,6 +183,16 @@ impl PostingsBuilder {
             self.ends.push(count(self.positions.len()));
         }
         self.append();
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.ends.clear();
+        self.positions.clear();
+    }
+
+    fn bitmap_words(&self) -> u32 {
+        self.rows.div_ceil(BITMAP_ROWS)
     }
 
     fn append(&mut self) {

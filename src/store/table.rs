@@ -402,6 +402,7 @@ impl<T: Plain> Table<T> {
                 Some(Chunk::Packed(packed)) => {
                     let mask = self.chunk_rows() - 1;
                     packed.will_need(first.min(last) & mask..=first.max(last) & mask);
+                    run.iter().for_each(|row| packed.prefetch(row & mask));
                 }
                 Some(Chunk::Memory(_)) => run.iter().for_each(|&row| self.prefetch(row)),
                 None => {}

@@ -1,8 +1,8 @@
 //! get_account_balances: an account's balances right after each of its transfers.
 //!
 //! ```text
-//!   period by period, from the end that is asked for
-//!     rows that the filter asks for: none ─► on to the next period
+//!   rows that the filter asks for
+//!   each period that has some
 //!     opening ─► the account's transfers and expiries, in order ─► balances at those rows
 //! ```
 //!
@@ -36,36 +36,29 @@ impl Books {
         if account.flags & account_flags::HISTORY == 0 || search.rows.is_empty() {
             return 0;
         }
-        let mut left = limit as usize;
-        let (mut wanted, mut balances) = (Vec::new(), Vec::new());
-        let first = self.history.of_transfer(search.rows.start);
-        let last = self.history.of_transfer(search.rows.end - 1);
-        for at in first..=last {
-            let number = if search.reversed {
-                last - (at - first)
-            } else {
-                at
-            };
+        let mut rows = Vec::with_capacity(limit as usize);
+        let range = search.rows.clone();
+        self.search_account_transfers(&search, range, limit as usize, |row, _| rows.push(row));
+        let mut balances = Vec::new();
+        // Rows are in order, up or down, so those of a period are neighbours.
+        let mut left = rows.as_slice();
+        while let Some(&first) = left.first() {
+            let number = self.history.of_transfer(first);
             let period = self.history.period(number, self.now());
-            let start = search.rows.start.max(period.start.transfers);
-            let end = search.rows.end.min(period.end.transfers);
-            wanted.clear();
-            self.search_account_transfers(&search, start..end, left, |row, _| wanted.push(row));
-            let Some(last_row) = wanted.iter().max() else {
-                continue;
-            };
+            let within = period.start.transfers..period.end.transfers;
+            let count = left.partition_point(|row| within.contains(row));
+            let (wanted, rest) = left.split_at(count);
+            left = rest;
+            let last = wanted[count - 1];
             balances.clear();
-            self.replay_account(search.account, &period, last_row + 1, |row, balance| {
+            let end = first.max(last) + 1;
+            self.replay_account(search.account, &period, end, |row, balance| {
                 balances.push((row, balance));
             });
-            for row in &wanted {
+            for row in wanted {
                 let place = balances.binary_search_by_key(row, |(row, _)| *row);
                 let place = place.expect("a row that is asked for is the account's");
                 found.push(AccountBalance::as_bytes(&balances[place].1));
-            }
-            left -= wanted.len();
-            if left == 0 {
-                break;
             }
         }
         found.size()

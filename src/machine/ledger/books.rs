@@ -28,7 +28,7 @@ use stampede_client::wire::record::transfer_flags;
 
 use super::LedgerOptions;
 use super::expiry::Expiries;
-use super::history::{History, Point};
+use super::history::{History, PeriodOpenings, Point};
 use super::indexes::Indexes;
 use super::openings::Side;
 use super::resolutions::{Resolution, Resolutions};
@@ -224,7 +224,7 @@ impl Books {
         let (_, ChunkParts { postings, openings }) = file.into_parts();
         let last = chunk * self.transfers.chunk_rows() + (self.transfers.chunk_rows() - 1);
         let period = self.history.of_transfer(last);
-        self.history.periods[period as usize].openings = openings;
+        self.history.periods[period as usize].openings = PeriodOpenings::File(openings);
         self.indexes.transfers[chunk as usize] = postings;
         let first = chunk * self.transfers.chunk_rows();
         assert_eq!(first, self.file_rows, "chunks leave memory in order");
@@ -240,7 +240,7 @@ impl Books {
         let (map, ChunkParts { postings, openings }) = file.into_parts();
         let last = chunk * self.expired.chunk_rows() + (self.expired.chunk_rows() - 1);
         let period = self.history.of_expired(last);
-        self.history.periods[period as usize].openings = openings;
+        self.history.periods[period as usize].openings = PeriodOpenings::File(openings);
         self.indexes.expired[chunk as usize] = postings;
         self.expired.adopt(chunk, map, ROWS_OFFSET);
     }
@@ -248,6 +248,7 @@ impl Books {
     /// The transfers that are there were restored from files, in whole chunks.
     pub(super) fn restore_files(&mut self) {
         self.file_rows = self.transfers.len();
+        self.indexes.restore_files(self.file_rows);
         self.unresolved.restore_files(self.transfers.chunks_full());
     }
 

@@ -37,7 +37,7 @@ impl Books {
         for period in &self.history.periods {
             hash.update(period.end.transfers.as_bytes());
             hash.update(period.end.expired.as_bytes());
-            hash.update(&period.openings);
+            hash.update(&period.openings.encoded());
         }
         hash.update(self.history.encode_open().as_bytes());
         hash.digest128()

@@ -22,6 +22,8 @@
 //! A chain that breaks takes its openings back with its transfers: the marks become what they were,
 //! even if the chain had reached into another period. Periods are closed when an operation is over.
 
+use std::sync::Arc;
+
 use super::openings::{Balances, Openings, OpeningsView, Released, Side};
 use super::row::AccountRow;
 use crate::store::{Blob, Table};
@@ -48,8 +50,38 @@ impl Point {
 #[derive(Debug, Clone)]
 pub(super) struct Period {
     pub(super) end: Point,
+    pub(super) openings: PeriodOpenings,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum PeriodOpenings {
+    Memory(Arc<Openings>),
     /// [`Openings::encode`].
-    pub(super) openings: Blob,
+    File(Blob),
+}
+
+impl PeriodOpenings {
+    fn view(&self) -> OpeningsView<'_> {
+        match self {
+            Self::Memory(openings) => openings.view(),
+            Self::File(blob) => OpeningsView::of(blob).expect("openings are as they were written"),
+        }
+    }
+
+    /// As they are in a file.
+    pub(super) fn encoded(&self) -> Blob {
+        match self {
+            Self::Memory(openings) => Blob::of_words(openings.encode()),
+            Self::File(blob) => blob.clone(),
+        }
+    }
+
+    pub(super) fn encoded_size(&self) -> usize {
+        match self {
+            Self::Memory(openings) => openings.encoded_size(),
+            Self::File(blob) => blob.len(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -131,7 +163,10 @@ impl History {
             self.open.push(Open {
                 number,
                 start: point,
-                openings: Openings::default(),
+                openings: match self.periods.last().map(|period| &period.openings) {
+                    Some(PeriodOpenings::Memory(last)) => Openings::like(last),
+                    Some(PeriodOpenings::File(_)) | None => Openings::default(),
+                },
             });
         }
         let open = self.open.last_mut().expect("just pushed if need be");
@@ -171,7 +206,7 @@ impl History {
             let open = self.open.remove(0);
             assert_eq!(open.number, self.number_open());
             assert_eq!(open.start, self.start_open());
-            let openings = Blob::of_words(open.openings.encode());
+            let openings = PeriodOpenings::Memory(Arc::new(open.openings));
             self.periods.push(Period { end, openings });
         }
         self.opened.clear();
@@ -223,7 +258,7 @@ impl History {
             Some(Period { end, openings }) => PeriodView {
                 start,
                 end: *end,
-                openings: OpeningsView::of(openings).expect("openings are as they were written"),
+                openings: openings.view(),
             },
             None => PeriodView {
                 start,

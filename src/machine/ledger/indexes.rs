@@ -54,6 +54,22 @@ impl Fields {
             && (self.code == 0 || self.code == has.code)
     }
 
+    /// These differences, and those of the rows to `first`: not zero where a field differs.
+    fn and_differences<T: Plain>(mut self, first: &Self, rows: &[T]) -> Self
+    where
+        Self: for<'a> From<&'a T>,
+    {
+        for row in rows {
+            let row = Self::from(row);
+            self.user_data_128 |= row.user_data_128 ^ first.user_data_128;
+            self.user_data_64 |= row.user_data_64 ^ first.user_data_64;
+            self.user_data_32 |= row.user_data_32 ^ first.user_data_32;
+            self.ledger |= row.ledger ^ first.ledger;
+            self.code |= row.code ^ first.code;
+        }
+        self
+    }
+
     pub(super) fn keys(&self) -> Keys {
         [
             key_128(self.user_data_128),
@@ -129,7 +145,19 @@ pub(super) struct Indexes {
     pub(super) first_timestamps: Vec<u64>,
     /// Of the transfers that are not yet posted.
     pub(super) parties: Vec<Parties>,
+    /// Of the chunks that are not yet posted.
+    varying: Vec<Varying>,
+    /// Transfers that are counted in `varying`, or posted.
+    seen: u32,
     builder: PostingsBuilder,
+}
+
+/// Which fields differ at all among the transfers of a chunk: usually few. Transfers that were taken back
+/// count too: then a field is looked at for nothing.
+#[derive(Debug)]
+struct Varying {
+    first: Fields,
+    differs: Fields,
 }
 
 impl Indexes {
@@ -141,35 +169,72 @@ impl Indexes {
         accounts: &Table<AccountRow>,
         expired: &Table<Expired>,
     ) {
+        self.observe(transfers);
         while self.transfers.len() < transfers.chunks_full() as usize {
-            let rows = transfers.chunk(next(&self.transfers));
-            let parties = &self.parties[..rows.len()];
-            let builder = &mut self.builder;
-            begin(builder, rows, TRANSFER_COLUMNS);
-            post_fields(builder, rows);
-            builder.column(parties.iter().map(|[debit, _]| Some(*debit)));
-            builder.column(parties.iter().map(|[_, credit]| Some(*credit)));
-            self.transfers.push(builder.finish());
-            self.first_timestamps.push(rows[0].timestamp);
-            self.parties.drain(..rows.len());
+            self.post_transfers(transfers.chunk(next(&self.transfers)));
         }
         while self.expired.len() < expired.chunks_full() as usize {
             let rows = expired.chunk(next(&self.expired));
             begin(&mut self.builder, rows, EXPIRED_COLUMNS);
-            let debits = rows.iter().map(|row| Some(row.debit));
-            self.builder.column(debits);
-            let credits = rows.iter().map(|row| Some(row.credit));
-            self.builder.column(credits);
+            let debits = rows.iter().map(|row| row.debit);
+            self.builder.column_of_all(debits);
+            let credits = rows.iter().map(|row| row.credit);
+            self.builder.column_of_all(credits);
             self.expired.push(self.builder.finish());
         }
         self.settle_accounts(accounts);
+    }
+
+    fn post_transfers(&mut self, rows: &[Transfer]) {
+        let parties = &self.parties[..rows.len()];
+        let builder = &mut self.builder;
+        begin(builder, rows, TRANSFER_COLUMNS);
+        post_fields(builder, rows, &self.varying.remove(0).differs);
+        builder.column_of_all(parties.iter().map(|[debit, _]| *debit));
+        builder.column_of_all(parties.iter().map(|[_, credit]| *credit));
+        self.transfers.push(builder.finish());
+        self.first_timestamps.push(rows[0].timestamp);
+        self.parties.drain(..rows.len());
+    }
+
+    /// Looks at the transfers that are new, while they are still in the cache.
+    #[inline]
+    pub(super) fn observe(&mut self, transfers: &Table<Transfer>) {
+        while self.seen < transfers.len() {
+            let chunk = self.seen / transfers.chunk_rows();
+            let rows = transfers.chunk(chunk);
+            let new = &rows[(self.seen - chunk * transfers.chunk_rows()) as usize..];
+            let number = (chunk - next(&self.transfers)) as usize;
+            if number == self.varying.len() {
+                self.varying.push(Varying {
+                    first: Fields::from(&rows[0]),
+                    differs: Fields::default(),
+                });
+            }
+            let Varying { first, differs } = &mut self.varying[number];
+            *differs = differs.and_differences(first, new);
+            self.seen += u32::try_from(new.len()).expect("a chunk's rows");
+        }
+    }
+
+    /// Transfers from `mark` on are taken back.
+    pub(super) fn undo(&mut self, mark: u32, posted: u32) {
+        self.parties.truncate((mark - posted) as usize);
+        self.seen = self.seen.min(mark);
+    }
+
+    /// The transfers so far are posted, in files.
+    pub(super) fn restore_files(&mut self, transfers: u32) {
+        self.seen = transfers;
     }
 
     pub(super) fn settle_accounts(&mut self, accounts: &Table<AccountRow>) {
         while self.accounts.len() < accounts.chunks_full() as usize {
             let rows = accounts.chunk(next(&self.accounts));
             begin(&mut self.builder, rows, ACCOUNT_COLUMNS);
-            post_fields(&mut self.builder, rows);
+            let first = Fields::from(&rows[0]);
+            let differs = Fields::default().and_differences(&first, rows);
+            post_fields(&mut self.builder, rows, &differs);
             self.accounts.push(self.builder.finish());
         }
     }
@@ -184,23 +249,13 @@ fn begin<T>(builder: &mut PostingsBuilder, rows: &[T], columns: u32) {
     builder.begin(count, columns);
 }
 
-/// The columns of the fields. One pass finds out which of them differ at all: usually few.
-fn post_fields<T: Plain>(builder: &mut PostingsBuilder, rows: &[T])
+/// The columns of the fields, of which those that `differs` says differ among the rows.
+fn post_fields<T: Plain>(builder: &mut PostingsBuilder, rows: &[T], differs: &Fields)
 where
     Fields: for<'a> From<&'a T>,
 {
-    let first = Fields::from(&rows[0]);
-    let mut differs = Fields::default();
-    for row in rows {
-        let row = Fields::from(row);
-        differs.user_data_128 |= row.user_data_128 ^ first.user_data_128;
-        differs.user_data_64 |= row.user_data_64 ^ first.user_data_64;
-        differs.user_data_32 |= row.user_data_32 ^ first.user_data_32;
-        differs.ledger |= row.ledger ^ first.ledger;
-        differs.code |= row.code ^ first.code;
-    }
     let differs = differs.keys().map(|key| key.is_some());
-    let of_all = first.keys();
+    let of_all = Fields::from(&rows[0]).keys();
     macro_rules! column {
         ($number:literal, $key:expr) => {
             if differs[$number] {

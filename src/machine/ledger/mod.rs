@@ -58,6 +58,8 @@ mod unresolved;
 mod verify;
 
 #[cfg(test)]
+mod openings_test;
+#[cfg(test)]
 mod tests;
 
 use stampede_client::wire::body;

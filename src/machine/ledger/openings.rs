@@ -71,7 +71,7 @@ const WIDTH_MAX: usize = 16;
 const CLOSED_BIT: u32 = 4 * WIDTH_BITS;
 
 /// Openings of a period that goes on.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Openings {
     marks: Vec<Mark>,
     released: Vec<ReleasedWords>,
@@ -79,6 +79,15 @@ pub(super) struct Openings {
 }
 
 impl Openings {
+    /// Empty, with room for about as much as another has.
+    pub(super) fn like(other: &Self) -> Self {
+        Self {
+            marks: Vec::with_capacity(other.marks.len()),
+            released: Vec::with_capacity(other.released.len()),
+            records: Vec::with_capacity(other.records.len() * 9 / 8),
+        }
+    }
+
     /// The event is the first of the period to touch the account. Events come in order, the debit
     /// account before the credit account.
     #[inline]
@@ -93,7 +102,7 @@ impl Openings {
         debug_assert_eq!(self.marks[number][half] >> bit, 0, "in order, and once");
         self.marks[number][half] |= 1 << bit;
 
-        // Each is written whole, and the next one over what it did not need.
+        // Written at its greatest length, then cut: copies of a known length are faster.
         let mut record = [0; HEADER_SIZE + 4 * WIDTH_MAX];
         let mut size = HEADER_SIZE;
         let mut header = u32::from(balances.closed) << CLOSED_BIT;
@@ -110,7 +119,9 @@ impl Openings {
             size += width as usize;
         }
         record[..HEADER_SIZE].copy_from_slice(&header.to_le_bytes()[..HEADER_SIZE]);
-        self.records.extend_from_slice(&record[..size]);
+        let end = self.records.len() + size;
+        self.records.extend_from_slice(&record);
+        self.records.truncate(end);
     }
 
     pub(super) fn release(&mut self, released: Released) {
@@ -167,6 +178,11 @@ impl Openings {
         out.resize(words, 0);
         out[at..].as_mut_bytes()[..records.len()].copy_from_slice(records);
         out
+    }
+
+    pub(super) fn encoded_size(&self) -> usize {
+        let words = HEAD_WORDS + self.marks.len() * 3 + self.released.len() * 6;
+        words * size_of::<u32>() + self.records.len().next_multiple_of(size_of::<u32>())
     }
 
     /// The openings back, if they are those of at most `events` events, and every record is whole.

@@ -3,7 +3,7 @@
 //! ```text
 //!   filter ─► wanted keys, range of rows by timestamp, direction, limit
 //!      │ chunk by chunk, from the end that is asked for
-//!      ├─ postings of each key ─► positions in all of them ─► candidates, 64 at a time
+//!      ├─ postings of each key ─► positions in all of them ─► candidates, 256 at a time
 //!      │      none for a key: on to the next chunk              │ rows fetched together
 //!      └─ the chunk that is not yet full: every row             ▼
 //!                                              the row decides ─► reply, until the limit
@@ -28,8 +28,9 @@ use crate::store::{
     Blob, IdHash, Matches, Plain, Positions, Postings, ROW_NONE, TERMS_MAX, Table, Term,
 };
 
-/// Candidates whose rows are fetched together.
-const ROUND: usize = 64;
+/// Candidates whose rows are fetched together, from as many chunks as it takes: rows that are not in
+/// memory are then read at once.
+const ROUND: usize = 256;
 
 /// A key of a column, or either of two.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +87,44 @@ impl Conditions {
     }
 }
 
+/// The chunks that have rows of a range, and which those are, from either end.
+struct Chunks {
+    rows: Range<u32>,
+    chunk_rows: u32,
+    reversed: bool,
+}
+
+impl Chunks {
+    fn new(rows: &Range<u32>, chunk_rows: u32, reversed: bool) -> Self {
+        Self {
+            rows: rows.clone(),
+            chunk_rows,
+            reversed,
+        }
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = (u32, Range<u32>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Range { start, end } = self.rows;
+        if start >= end {
+            return None;
+        }
+        let chunk = if self.reversed { end - 1 } else { start } / self.chunk_rows;
+        let base = chunk * self.chunk_rows;
+        let first = start.max(base);
+        let last = (end - 1).min(base + (self.chunk_rows - 1));
+        if self.reversed {
+            self.rows.end = first;
+        } else {
+            self.rows.start = last + 1;
+        }
+        Some((chunk, first - base..last - base + 1))
+    }
+}
+
 /// A table with the postings of its full chunks.
 #[derive(Debug)]
 pub(super) struct Indexed<'a, T> {
@@ -108,50 +147,49 @@ where
         in_tail: impl Fn(u32) -> bool,
         mut take: impl FnMut(u32, &T),
     ) {
-        if rows.is_empty() {
-            return;
-        }
         let mut left = limit;
         let mut round = [0; ROUND];
-        let chunk_rows = self.table.chunk_rows();
-        let (first, last) = (rows.start / chunk_rows, (rows.end - 1) / chunk_rows);
-        for at in first..=last {
-            let chunk = if reversed { last - (at - first) } else { at };
-            let base = chunk * chunk_rows;
-            let end = rows.end.min(base.saturating_add(chunk_rows)) - base;
-            let range = rows.start.max(base) - base..end;
-            let Some(mut matches) = self.matches(conditions, chunk, range, reversed) else {
-                continue;
-            };
-            let is_tail = chunk as usize >= self.postings.len();
-            loop {
-                if left == 0 {
-                    return;
-                }
-                let mut count = 0;
-                let wanted = left.min(ROUND);
-                while count < wanted
-                    && let Some(position) = matches.next()
-                {
-                    if !is_tail || in_tail(base + position) {
-                        round[count] = base + position;
+        let mut chunks = Chunks::new(&rows, self.table.chunk_rows(), reversed);
+        let mut chunk = None;
+        loop {
+            let mut count = 0;
+            let wanted = left.min(ROUND);
+            while count < wanted {
+                let Some((base, matches)) = &mut chunk else {
+                    let Some((number, range)) = chunks.next() else {
+                        break;
+                    };
+                    let base = number * self.table.chunk_rows();
+                    let matches = self.matches(conditions, number, range, reversed);
+                    chunk = matches.map(|matches| (base, matches));
+                    continue;
+                };
+                match matches.next().map(|position| *base + position) {
+                    None => chunk = None,
+                    Some(row) if self.is_posted(row) || in_tail(row) => {
+                        round[count] = row;
                         count += 1;
                     }
+                    Some(_) => {}
                 }
-                let found = &round[..count];
-                self.table.fetch_rows(found);
-                for &row in found {
-                    let record = self.table.read(row);
-                    if conditions.fields.are_met_by(&Fields::from(&record)) {
-                        take(row, &record);
-                        left -= 1;
-                    }
-                }
-                if count < wanted {
-                    break;
+            }
+            if count == 0 {
+                return;
+            }
+            let found = &round[..count];
+            self.table.fetch_rows(found);
+            for &row in found {
+                let record = self.table.read(row);
+                if conditions.fields.are_met_by(&Fields::from(&record)) {
+                    take(row, &record);
+                    left -= 1;
                 }
             }
         }
+    }
+
+    fn is_posted(&self, row: u32) -> bool {
+        ((row / self.table.chunk_rows()) as usize) < self.postings.len()
     }
 
     /// Candidates of a chunk; `None` if a key is not in it at all.

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use stampede_client::wire::Transfer;
 
 use super::books::Books;
-use super::history::{History, Period, Point};
+use super::history::{History, Period, PeriodOpenings, Point};
 use super::indexes::{EXPIRED_COLUMNS, TRANSFER_COLUMNS};
 use super::openings::{Openings, OpeningsView};
 use super::resolutions::Resolutions;
@@ -214,7 +214,7 @@ fn open_chunk(
     }
     periods.push(Period {
         end: head.end(),
-        openings: parts.openings,
+        openings: PeriodOpenings::File(parts.openings),
     });
     Ok((head, chunk_file, parts.postings))
 }

@@ -224,7 +224,7 @@ impl Parts {
     }
 
     fn size(&self) -> u64 {
-        (self.postings.len() + self.period.openings.len()) as u64
+        (self.postings.len() + self.period.openings.encoded_size()) as u64
     }
 }
 
@@ -384,7 +384,7 @@ impl Snapshot for LedgerSnapshot {
             let sections: [(u32, &[u8]); 4] = [
                 (SECTION_ROWS, &packed),
                 (SECTION_POSTINGS, &parts.postings),
-                (SECTION_OPENINGS, &parts.period.openings),
+                (SECTION_OPENINGS, &parts.period.openings.encoded()),
                 (SECTION_HEAD, head.as_bytes()),
             ];
             let file = write_chunk(storage, name, chunk, &sections)?;
@@ -407,7 +407,7 @@ impl Snapshot for LedgerSnapshot {
             let sections: [(u32, &[u8]); 4] = [
                 (SECTION_ROWS, rows.as_bytes()),
                 (SECTION_POSTINGS, &parts.postings),
-                (SECTION_OPENINGS, &parts.period.openings),
+                (SECTION_OPENINGS, &parts.period.openings.encoded()),
                 (SECTION_HEAD, head.as_bytes()),
             ];
             let file = write_chunk(storage, name, chunk, &sections)?;

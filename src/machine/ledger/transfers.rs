@@ -99,6 +99,7 @@ impl Books {
                 }
             }
             self.transfer_ids.settle();
+            self.indexes.observe(&self.transfers);
         }
     }
 

@@ -34,8 +34,7 @@ impl Books {
             self.transfer_ids.remove(IdHash::of(transfer.id), row);
         }
         self.transfers.truncate(mark);
-        let parties = mark - self.rows_posted();
-        self.indexes.parties.truncate(parties as usize);
+        self.indexes.undo(mark, self.rows_posted());
         let now = self.now();
         self.history.undo(now, &mut self.accounts);
     }
