@@ -2,7 +2,9 @@
 //!
 //! [`Bench`] drives a ledger the way the replica does, with encoded bodies and cluster time, and
 //! gives decoded results. `peeling` walks the tables of checks with an event that is wrong in every
-//! way and is repaired one step at a time; `random` compares whole histories with `model`.
+//! way and is repaired one step at a time; `random` compares whole histories, queries among them, with
+//! `model`. Queries are tested in `queries` against what was seen when it happened, and in
+//! `queries_by_hand` against answers that are written down.
 
 mod chains;
 mod checkpoints;
@@ -10,6 +12,7 @@ mod model;
 mod peeling_accounts;
 mod peeling_transfers;
 mod queries;
+mod queries_by_hand;
 mod random;
 mod rules;
 

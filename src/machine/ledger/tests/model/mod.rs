@@ -1,10 +1,14 @@
 //! The ledger again, slow and obvious: maps, copies of the whole state for chains, checks in a row.
 //!
 //! Written from the protocol's tables, not from the machine's code: each check is one line
-//! `(condition, code)`, in the order of the table.
+//! `(condition, code)`, in the order of the table. Whatever happens is written down with both accounts
+//! as they are right after it; `answers` looks through that from one end to the other.
+
+mod answers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use stampede_client::wire::record::change_event_type;
 use stampede_client::wire::{Account, Transfer};
 
 const MAX: u128 = u128::MAX;
@@ -20,17 +24,38 @@ enum Phase {
     Expired,
 }
 
+/// What a broken chain takes back by taking up a copy.
 #[derive(Clone, Default, Debug)]
 struct State {
     accounts: BTreeMap<u128, Account>,
-    transfers: BTreeMap<u128, Transfer>,
     phases: BTreeMap<u128, Phase>,
+}
+
+/// A transfer was created, or a pending one expired.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    /// As it is stored; of an expiry, the pending one.
+    transfer: Transfer,
+    /// A constant of `change_event_type`.
+    kind: u8,
+    timestamp: u64,
+    debit_after: Account,
+    credit_after: Account,
+}
+
+impl Event {
+    fn is_expiry(&self) -> bool {
+        self.kind == change_event_type::TWO_PHASE_EXPIRED
+    }
 }
 
 #[derive(Default, Debug)]
 pub(super) struct Model {
     state: State,
+    transfers: BTreeMap<u128, Transfer>,
     failed: BTreeSet<u128>,
+    /// Everything that ever happened, in that order.
+    events: Vec<Event>,
 }
 
 /// (timestamp, status)
@@ -44,7 +69,7 @@ fn first(checks: &[(bool, u32)]) -> Option<u32> {
         .map(|(_, code)| *code)
 }
 
-trait Event: Copy {
+trait Create: Copy {
     /// linked_event_failed, chain_open, timestamp_must_be_zero are 1, 2, 3 for both; then expected,
     /// not_expected, out_of_range, must_not_advance.
     const IMPORTED_CODES: [u32; 4];
@@ -55,7 +80,7 @@ trait Event: Copy {
     fn after_failure(&self, _model: &mut Model, _code: u32) {}
 }
 
-impl Event for Account {
+impl Create for Account {
     const IMPORTED_CODES: [u32; 4] = [22, 23, 24, 25];
     fn linked(&self) -> bool {
         self.flags & 1 != 0
@@ -71,7 +96,7 @@ impl Event for Account {
     }
 }
 
-impl Event for Transfer {
+impl Create for Transfer {
     const IMPORTED_CODES: [u32; 4] = [56, 57, 58, 59];
     fn linked(&self) -> bool {
         self.flags & 1 != 0
@@ -110,7 +135,7 @@ impl Model {
 
     pub(super) fn lookup_transfers(&self, ids: &[u128]) -> Vec<Transfer> {
         ids.iter()
-            .filter_map(|id| self.state.transfers.get(id))
+            .filter_map(|id| self.transfers.get(id))
             .copied()
             .collect()
     }
@@ -121,7 +146,7 @@ impl Model {
             .phases
             .iter()
             .filter(|(_, phase)| **phase == Phase::Pending);
-        let transfers = pending.map(|(id, _)| &self.state.transfers[id]);
+        let transfers = pending.map(|(id, _)| &self.transfers[id]);
         let with_timeout = transfers.filter(|t| t.timeout > 0);
         let mut waiting: Vec<_> = with_timeout
             .map(|t| {
@@ -141,31 +166,66 @@ impl Model {
     }
 
     pub(super) fn pulse(&mut self, timestamp: u64) {
-        for (expires_at, _, id) in self.waiting().into_iter().take(8190) {
-            if expires_at <= timestamp {
-                self.release(id, 0);
-                self.state.phases.insert(id, Phase::Expired);
-                self.reopen(id);
-            }
+        let mut due = self.waiting();
+        due.retain(|(expires_at, ..)| *expires_at <= timestamp);
+        due.truncate(8190);
+        let first = timestamp + 1 - due.len() as u64;
+        for (timestamp, (_, _, id)) in (first..).zip(due) {
+            self.release(id, 0);
+            self.state.phases.insert(id, Phase::Expired);
+            self.reopen(id);
+            let pending = self.transfers[&id];
+            self.happened(&pending, change_event_type::TWO_PHASE_EXPIRED, timestamp);
         }
     }
 
-    fn batch<E: Event>(&mut self, first: u64, events: &[E]) -> Vec<Outcome> {
+    /// Writes down what has just been done.
+    fn happened(&mut self, transfer: &Transfer, kind: u8, timestamp: u64) {
+        self.events.push(Event {
+            transfer: *transfer,
+            kind,
+            timestamp,
+            debit_after: self.state.accounts[&transfer.debit_account_id],
+            credit_after: self.state.accounts[&transfer.credit_account_id],
+        });
+    }
+
+    fn created(&mut self, transfer: &Transfer) {
+        let kind = match transfer.flags & (2 | 4 | 8) {
+            2 => change_event_type::TWO_PHASE_PENDING,
+            4 => change_event_type::TWO_PHASE_POSTED,
+            8 => change_event_type::TWO_PHASE_VOIDED,
+            _ => change_event_type::SINGLE_PHASE,
+        };
+        self.transfers.insert(transfer.id, *transfer);
+        self.happened(transfer, kind, transfer.timestamp);
+    }
+
+    /// Takes back everything since there were `count` events.
+    fn take_back(&mut self, before: State, count: usize) {
+        self.state = before;
+        for event in self.events.drain(count..) {
+            assert!(!event.is_expiry(), "none can be within a chain");
+            self.transfers.remove(&event.transfer.id);
+        }
+    }
+
+    fn batch<E: Create>(&mut self, first: u64, events: &[E]) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> = Vec::new();
         let last = first + events.len() as u64 - 1;
-        // (first event of the chain, state before it, broken)
-        let mut chain: Option<(usize, State, bool)> = None;
+        // (first event of the chain, state and number of events before it, broken)
+        let mut chain: Option<(usize, State, usize, bool)> = None;
         for (index, event) in events.iter().enumerate() {
             let timestamp = first + index as u64;
             if event.linked() && chain.is_none() {
-                chain = Some((index, self.state.clone(), false));
+                chain = Some((index, self.state.clone(), self.events.len(), false));
             }
             let [expected, not_expected, out_of_range, must_not_advance] = E::IMPORTED_CODES;
             let imported = event.imported();
             let mismatch = imported != events[0].imported();
             let refusal = self::first(&[
                 (event.linked() && index + 1 == events.len(), 2),
-                (chain.as_ref().is_some_and(|chain| chain.2), 1),
+                (chain.as_ref().is_some_and(|chain| chain.3), 1),
                 (mismatch && imported, not_expected),
                 (mismatch, expected),
                 (
@@ -180,11 +240,11 @@ impl Model {
                 None => event.apply(self, timestamp),
             };
             if outcome.1 != CREATED {
-                if let Some((start, before, broken)) = &mut chain
+                if let Some((start, before, count, broken)) = &mut chain
                     && !*broken
                 {
                     *broken = true;
-                    self.state = before.clone();
+                    self.take_back(std::mem::take(before), *count);
                     outcomes[*start..]
                         .iter_mut()
                         .for_each(|outcome| outcome.1 = 1);
@@ -220,12 +280,9 @@ impl Model {
             ]);
             return code.map_or((e.timestamp, 21), |code| (timestamp, code));
         }
-        let largest = accounts.values().map(|a| a.timestamp).max().unwrap_or(0);
-        let taken = self
-            .state
-            .transfers
-            .values()
-            .any(|t| t.timestamp == a.timestamp);
+        let regresses = a.imported()
+            && (accounts.values().any(|e| a.timestamp <= e.timestamp)
+                || self.transfers.values().any(|t| t.timestamp == a.timestamp));
         if let Some(code) = first(&[
             (a.flags & 6 == 6, 8),
             (a.debits_pending != 0, 9),
@@ -234,7 +291,7 @@ impl Model {
             (a.credits_posted != 0, 12),
             (a.ledger == 0, 13),
             (a.code == 0, 14),
-            (a.imported() && (a.timestamp <= largest || taken), 26),
+            (regresses, 26),
         ]) {
             return (timestamp, code);
         }
@@ -248,7 +305,7 @@ impl Model {
         if let Some(code) = first(&[(t.flags >= 512, 4), (t.id == 0, 5), (t.id == MAX, 6)]) {
             return (timestamp, code);
         }
-        if let Some(e) = self.state.transfers.get(&t.id) {
+        if let Some(e) = self.transfers.get(&t.id) {
             let code = self.exists(&t, e);
             return code.map_or((e.timestamp, 46), |code| (timestamp, code));
         }
@@ -284,7 +341,7 @@ impl Model {
                 (t.code != e.code, 45),
             ]);
         }
-        let p = &self.state.transfers[&t.pending_id];
+        let p = &self.transfers[&t.pending_id];
         let void = t.flags & 8 != 0;
         let expected_amount = if void && t.amount == 0 || !void && t.amount == MAX {
             p.amount
@@ -326,19 +383,10 @@ impl Model {
 
     /// An imported timestamp that is not new.
     fn regresses(&self, t: &Transfer) -> bool {
-        let largest = self
-            .state
-            .transfers
-            .values()
-            .map(|t| t.timestamp)
-            .max()
-            .unwrap_or(0);
-        let taken = self
-            .state
-            .accounts
-            .values()
-            .any(|a| a.timestamp == t.timestamp);
-        t.imported() && (t.timestamp <= largest || taken)
+        let (mut transfers, mut accounts) = (self.transfers.values(), self.state.accounts.values());
+        t.imported()
+            && (transfers.any(|e| t.timestamp <= e.timestamp)
+                || accounts.any(|a| a.timestamp == t.timestamp))
     }
 
     fn plain(&mut self, t: Transfer, timestamp: u64) -> Outcome {
@@ -433,20 +481,17 @@ impl Model {
         if t.flags & 128 != 0 {
             cr.flags |= 32;
         }
-        self.state.transfers.insert(
-            t.id,
-            Transfer {
-                amount: a,
-                timestamp: stamp,
-                ..t
-            },
-        );
+        self.created(&Transfer {
+            amount: a,
+            timestamp: stamp,
+            ..t
+        });
         (stamp, CREATED)
     }
 
     fn resolve(&mut self, t: Transfer, timestamp: u64) -> Outcome {
         let (is_post, is_void) = (t.flags & 4 != 0, t.flags & 8 != 0);
-        let p = self.state.transfers.get(&t.pending_id).copied();
+        let p = self.transfers.get(&t.pending_id).copied();
         if let Some(code) = first(&[
             (
                 (is_post && is_void) || t.flags & (2 | 16 | 32 | 64 | 128) != 0,
@@ -535,13 +580,13 @@ impl Model {
             },
             ..p
         };
-        self.state.transfers.insert(t.id, stored);
+        self.created(&stored);
         (stamp, CREATED)
     }
 
     /// The pending amount leaves the pending balances, `posted` comes to the posted ones.
     fn release(&mut self, pending_id: u128, posted: u128) {
-        let p = self.state.transfers[&pending_id];
+        let p = self.transfers[&pending_id];
         let dr = self.state.accounts.get_mut(&p.debit_account_id).unwrap();
         dr.debits_pending -= p.amount;
         dr.debits_posted += posted;
@@ -551,7 +596,7 @@ impl Model {
     }
 
     fn reopen(&mut self, pending_id: u128) {
-        let p = self.state.transfers[&pending_id];
+        let p = self.transfers[&pending_id];
         if p.flags & 64 != 0 {
             self.state
                 .accounts
@@ -568,9 +613,28 @@ impl Model {
         }
     }
 
+    /// Where something has a timestamp: accounts, transfers, expiries.
+    pub(super) fn timestamps(&self) -> Vec<u64> {
+        let accounts = self.state.accounts.values().map(|a| a.timestamp);
+        let events = self.events.iter().map(|event| event.timestamp);
+        accounts.chain(events).collect()
+    }
+
+    /// The last timestamps of an account and of a transfer.
+    pub(super) fn last_timestamps(&self) -> (u64, u64) {
+        let accounts = self.state.accounts.values().map(|a| a.timestamp);
+        let transfers = self.transfers.values().map(|t| t.timestamp);
+        (accounts.max().unwrap_or(0), transfers.max().unwrap_or(0))
+    }
+
+    /// Transfers created and expiries so far.
+    pub(super) fn events_count(&self) -> usize {
+        self.events.len()
+    }
+
     /// Every account and transfer there is.
     pub(super) fn ids(&self) -> (Vec<u128>, Vec<u128>) {
         let accounts = self.state.accounts.keys().copied().collect();
-        (accounts, self.state.transfers.keys().copied().collect())
+        (accounts, self.transfers.keys().copied().collect())
     }
 }
