@@ -17,7 +17,7 @@ use std::mem::offset_of;
 use stampede::machine::Machine;
 use stampede::machine::ledger::{Ledger, LedgerOptions};
 use stampede::message::{Command, Header};
-use stampede::replica::superblock::{Identity, Life, State};
+use stampede::replica::superblock::{Identity, Life, Past, State};
 use stampede::store::{
     FileKind, FileName, Manifest, ManifestRef, MemoryStorage, Section, Storage, write_checkpoint,
 };
@@ -28,7 +28,7 @@ use stampede_client::wire::{Account, Operation, Transfer};
 use stampede_journal::device::memory::{Image, MemoryDevice};
 use stampede_journal::{AlignedBuffer, Config, Journal, Xxh3, checksum_payload};
 use xxhash_rust::xxh3::xxh3_128;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 const DISK: &str = include_str!("../docs/disk-format.md");
 const WIRE: &str = include_str!("../docs/wire-format.md");
@@ -258,6 +258,10 @@ fn superblock() {
     let life = |starts, number| Life { starts, number };
     (state.members[0], state.members[1]) = (life(45, 46), life(47, 48));
     (state.sound_op, state.sound_position, state.sound_checksum) = (49, 50, 51);
+    let (mut past, mut numbers) = ([0u32; 16], [0u8; 64]);
+    past[3] = 52;
+    numbers.copy_from_slice(past.as_bytes());
+    state.past = Past::read_from_bytes(&numbers).unwrap();
     let file = state.encode_file();
     assert_eq!(file.len(), 16384);
     for copy in file.chunks_exact(documented.size) {
@@ -266,7 +270,7 @@ fn superblock() {
             &[
                 ("checksum", xxh3_128(&copy[16..])),
                 ("magic", u64::from_le_bytes(*b"STMPSUPR").into()),
-                ("version", 2),
+                ("version", 3),
                 ("replica", 2),
                 ("replica_count", 5),
                 ("sequence", 31),
@@ -296,6 +300,8 @@ fn superblock() {
                 ("sound_op", 49),
                 ("sound_position", 50),
                 ("sound_checksum", 51),
+                // Of the first four: that of start 3 is the highest.
+                ("past", 52 << 96),
             ],
         );
     }

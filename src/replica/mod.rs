@@ -54,11 +54,12 @@ use peers::{Introduction, Peers};
 use room::Room;
 use scrub::{Scrub, Scrubbed};
 use storage::{Entries, ReadFailed, Written};
-use superblock::{Change, Checkpoint, Life, Superblock};
+use superblock::{Change, Checkpoint, Life, Past, Superblock};
 use transfer::fetch::Fetcher;
 pub use transfer::fetch::Transfer;
 use transfer::lend::Lender;
 use transfer::mend::Mender;
+use zerocopy::FromBytes;
 
 use crate::limits::BODY_SIZE_MAX;
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
@@ -388,7 +389,8 @@ impl Replica {
     ) {
         let header = *message.header();
         if command == Command::Hello {
-            return self.on_hello(connection, &header, now, outputs);
+            let past = Past::read_from_bytes(message.body()).ok();
+            return self.on_hello(connection, &header, past, now, outputs);
         }
         // From a former life, or before an introduction: whatever it was is said again.
         let Some(speaker) = self.peers.speaker(connection) else {
@@ -430,15 +432,18 @@ impl Replica {
         &mut self,
         connection: ConnectionId,
         header: &Header,
+        past: Option<Past>,
         now: Time,
         outputs: &mut Vec<Output>,
     ) {
-        if !peers::is_of_this_cluster(header, &self.hello()) {
+        let past = past.filter(|_| peers::is_of_this_cluster(header, &self.hello()));
+        let Some(past) = past else {
             let reason = self.clients.refuse_peer("peer_configuration");
             return outputs.push(Output::Close { connection, reason });
-        }
+        };
         let replica = header.replica;
-        if let Introduction::New { life, recovering } = self.peers.introduce(connection, header) {
+        let introduction = self.peers.introduce(connection, header, &past);
+        if let Introduction::New { life, recovering } = introduction {
             let change = Change::Member(replica, life);
             self.superblock.change(change, outputs);
             let event = Event::PeerStarted {
@@ -469,16 +474,17 @@ impl Replica {
 
     fn tell_peers(&mut self, now: Time, outputs: &mut Vec<Output>) {
         let (hello, view) = (self.hello(), self.vsr.view());
-        let pool = &self.pool;
-        self.peers.tell(&hello, view, now.monotonic, |to, header| {
-            let Some(mut message) = pool.acquire(0) else {
-                return false;
-            };
-            message.fill(header, &[]);
-            let message = message.freeze();
-            outputs.push(Output::SendReplica { to, message });
-            true
-        });
+        let (pool, past) = (&self.pool, &self.superblock.state().past);
+        self.peers
+            .tell(&hello, view, now.monotonic, past, |to, header, body| {
+                let Some(mut message) = pool.acquire(body.len()) else {
+                    return false;
+                };
+                message.fill(header, body);
+                let message = message.freeze();
+                outputs.push(Output::SendReplica { to, message });
+                true
+            });
     }
 
     // ── execution and checkpoints ───────────────────────────────────────────────────────────

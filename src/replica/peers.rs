@@ -13,11 +13,16 @@
 //! long it was on the way, because it came on another connection. And a member whose files were set
 //! back to an older copy learns of it from anybody who has heard it since.
 //!
+//! It learns of it also when the copy was started so often before anybody heard of it that it seems to be
+//! the later one: a hello proves which lives came before.
+//!
 //! A life is durable before the hello that names it, and noted durably before the welcome that says
 //! so: both may crash in between.
 
+use zerocopy::IntoBytes;
+
 use super::io::ConnectionId;
-use super::superblock::{Life, State};
+use super::superblock::{Life, Past, State};
 use crate::limits::MEMBERS_MAX;
 use crate::message::{Command, Header, View};
 use crate::mutant::Mutant;
@@ -106,11 +111,24 @@ impl Peers {
         self.peers[usize::from(replica)].connected
     }
 
-    /// A hello came. Whatever follows, the sender is to be told.
-    pub(super) fn introduce(&mut self, connection: ConnectionId, hello: &Header) -> Introduction {
+    /// A hello came. Whatever follows, the sender is to be told. `past` is its proof that it has lived the
+    /// life that is known here: an older copy of its files may have been started as often, or more often.
+    pub(super) fn introduce(
+        &mut self,
+        connection: ConnectionId,
+        hello: &Header,
+        past: &Past,
+    ) -> Introduction {
         let peer = &mut self.peers[usize::from(hello.replica)];
         let life = life_of(hello);
-        let old = life != peer.life && life.starts <= peer.life.starts;
+        // One that says that it has forgotten need not prove the contrary; a standby never promised
+        // anything.
+        let is_standby = u64::from(hello.replica) >= hello.commit;
+        let proved = hello.operation == RECOVERING
+            || is_standby
+            || peer.life.starts == 0
+            || past.includes(peer.life, life.starts);
+        let old = life != peer.life && (life.starts <= peer.life.starts || !proved);
         if old && !Mutant::IgnoresRollback.is_on() {
             peer.welcome = Some((life, true));
             return Introduction::Old;
@@ -155,7 +173,8 @@ impl Peers {
         hello: &Header,
         view: View,
         now: u64,
-        mut say: impl FnMut(ReplicaIndex, Header) -> bool,
+        past: &Past,
+        mut say: impl FnMut(ReplicaIndex, Header, &[u8]) -> bool,
     ) {
         if !self.durable {
             return;
@@ -165,7 +184,7 @@ impl Peers {
                 let mut hello = *hello;
                 hello.op = self.life.starts;
                 hello.context = u128::from(self.life.number);
-                if say(replica, hello) {
+                if say(replica, hello, past.as_bytes()) {
                     peer.greet_at = now + HELLO_RESEND_NS;
                 }
             }
@@ -178,7 +197,7 @@ impl Peers {
             welcome.context = u128::from(life.number);
             welcome.op = peer.life.starts;
             welcome.operation = if behind { BEHIND } else { 0 };
-            if say(replica, welcome) {
+            if say(replica, welcome, &[]) {
                 peer.welcome = None;
             }
         }
@@ -266,10 +285,21 @@ mod tests {
         header
     }
 
+    /// Of a replica that has had these lives, and no others.
+    fn past(lives: &[(u64, u64)]) -> Past {
+        let mut past = Past::default();
+        let mut former = 0;
+        for (starts, number) in lives.iter().copied() {
+            past.begin(former, Life { starts, number });
+            former = starts;
+        }
+        past
+    }
+
     fn told(peers: &mut Peers) -> Vec<(u8, Header)> {
         let mut said = Vec::new();
         let ours = hello(&state(0), 0, false);
-        peers.tell(&ours, 4, 1, |to, header| {
+        peers.tell(&ours, 4, 1, &Past::default(), |to, header, _| {
             said.push((to, header));
             true
         });
@@ -299,7 +329,7 @@ mod tests {
         peers.life_is_durable(Life::default());
         peers.connected(1, true);
         told(&mut peers);
-        let introduced = peers.introduce(ConnectionId(3), &greeting(2, 9));
+        let introduced = peers.introduce(ConnectionId(3), &greeting(2, 9), &past(&[(2, 9)]));
         let life = Life {
             starts: 2,
             number: 9,
@@ -328,9 +358,13 @@ mod tests {
         let mut peers = Peers::new(&state(0));
         peers.life_is_durable(Life::default());
         peers.connected(1, true);
-        peers.introduce(ConnectionId(3), &greeting(5, 50));
+        peers.introduce(ConnectionId(3), &greeting(5, 50), &past(&[(5, 50)]));
         for (starts, number) in [(4, 40), (5, 51)] {
-            let introduced = peers.introduce(ConnectionId(4), &greeting(starts, number));
+            let introduced = peers.introduce(
+                ConnectionId(4),
+                &greeting(starts, number),
+                &past(&[(starts, number)]),
+            );
             assert_eq!(introduced, Introduction::Old);
             let welcome = told(&mut peers).pop().expect("it is told").1;
             assert_eq!((welcome.operation, welcome.op), (BEHIND, 5));
@@ -341,5 +375,32 @@ mod tests {
             assert_eq!(other.life_after(welcome.op).starts, 6);
         }
         assert_eq!(peers.speaker(ConnectionId(3)), Some(1), "the latest life");
+    }
+
+    #[test]
+    fn an_older_copy_that_was_started_more_often_is_noticed_all_the_same() {
+        let mut peers = Peers::new(&state(0));
+        peers.introduce(ConnectionId(3), &greeting(5, 50), &past(&[(5, 50)]));
+        let mut introduce = |starts, number, lives: &[(u64, u64)]| {
+            peers.introduce(ConnectionId(4), &greeting(starts, number), &past(lives))
+        };
+        let is_new = |it| matches!(it, Introduction::New { .. });
+        // Set back to before its fifth start, and started three times since.
+        let copy = [(4, 40), (5, 55), (6, 66), (7, 77)];
+        assert_eq!(introduce(7, 77, &copy), Introduction::Old);
+        // Longer ago than it can prove.
+        let long = [(5, 50), (40, 400)];
+        assert_eq!(introduce(40, 400, &long), Introduction::Old);
+        let honest = [(4, 40), (5, 50), (6, 60), (9, 90)];
+        assert!(is_new(introduce(9, 90, &honest)));
+        // There was no eighth start.
+        assert_eq!(introduce(10, 100, &[(8, 80), (10, 100)]), Introduction::Old);
+        let mut recovering = greeting(11, 110);
+        recovering.operation = RECOVERING;
+        assert!(is_new(peers.introduce(
+            ConnectionId(5),
+            &recovering,
+            &past(&copy)
+        )));
     }
 }

@@ -27,12 +27,13 @@
 //!  160 manifest_size u64 · 168 manifest_data_size u64 · 176 journal_start u64
 //!  184 starts u64 · 192 life u64 · 200 standby_count u8 · 201 recovering u8 · 202 zeros
 //!  208 members[12] × { starts u64 · life u64 } · 400 sound_op u64 · 408 sound_position u64
-//!  416 sound_checksum u128 · 432 zeros to 4096
+//!  416 sound_checksum u128 · 432 past[16] × u32 · 496 zeros to 4096
 //! ```
 //!
 //! `starts` counts the starts of this replica, and `life` is a random number of the latest one; both
 //! are durable before the replica speaks. `members` holds the same of every other replica, as it last
-//! introduced itself: one that comes with less has lost what it promised since (`peers`).
+//! introduced itself: one that comes with less has lost what it promised since (`peers`). `past` tells it
+//! apart from one that merely was started more often than it was heard of.
 
 use std::collections::VecDeque;
 
@@ -46,7 +47,7 @@ use crate::protocol::{Promise, ReplicaIndex};
 use crate::store::ManifestRef;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STMPSUPR");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Copies on their way to the disk at once; the others stay whole meanwhile.
 const WRITES_AT_ONCE: usize = SUPERBLOCK_COPIES / 2;
@@ -97,9 +98,52 @@ pub struct State {
     pub sound_op: u64,
     pub sound_position: u64,
     pub sound_checksum: u128,
+    /// The latest lives of this replica.
+    pub past: Past,
 }
 
-const _: () = assert!(size_of::<State>() == 432);
+const _: () = assert!(size_of::<State>() == 496);
+
+/// Starts whose lives a replica can prove to have lived. They fit the block of a device that the rest
+/// of the superblock is in.
+const PAST_LIVES: usize = 16;
+
+/// The low halves of the numbers of the latest lives, each at its `starts` modulo their count; zero for
+/// starts that there were not.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Past([u32; PAST_LIVES]);
+
+impl Past {
+    fn place(starts: u64) -> usize {
+        usize::try_from(starts % PAST_LIVES as u64).expect("a small number")
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "half of it is enough to tell lives apart"
+    )]
+    fn fingerprint(life: Life) -> u32 {
+        (life.number as u32).max(1)
+    }
+
+    /// A life begins; between `former` and its own start there were none.
+    pub(super) fn begin(&mut self, former: u64, life: Life) {
+        let skipped = (former + 1..life.starts).rev().take(self.0.len());
+        skipped.for_each(|starts| self.0[Self::place(starts)] = 0);
+        self.0[Self::place(life.starts)] = Self::fingerprint(life);
+    }
+
+    /// Whether a replica that has been started `starts` times by now can have lived that life: no if it is
+    /// too long ago to tell.
+    pub fn includes(&self, life: Life, starts: u64) -> bool {
+        life.starts <= starts
+            && starts - life.starts < PAST_LIVES as u64
+            && self.0[Self::place(life.starts)] == Self::fingerprint(life)
+    }
+}
 
 /// One start of one replica. Lives of a replica are ordered by `starts`; equal `starts` with another
 /// number mean that its files were set back in between.
@@ -182,6 +226,7 @@ impl State {
             sound_op: 0,
             sound_position: 0,
             sound_checksum: crate::vsr::root_checksum(identity.cluster),
+            past: Past::default(),
         }
     }
 
@@ -405,6 +450,7 @@ impl Superblock {
         match change {
             Change::Start(life) => {
                 assert!(life.starts > state.starts);
+                state.past.begin(state.starts, *life);
                 (state.starts, state.life) = (life.starts, life.number);
             }
             Change::Member(replica, life) => state.members[usize::from(*replica)] = *life,
