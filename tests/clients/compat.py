@@ -27,6 +27,25 @@ def connect(cluster, addresses):
     return tb.ClientSync(cluster_id=cluster, replica_addresses=addresses)
 
 
+def account_filter(account_id, **fields):
+    """A filter with the fields that differ from zero: releases from 0.17 have no defaults."""
+    fields.setdefault("flags", tb.AccountFilterFlags.DEBITS | tb.AccountFilterFlags.CREDITS)
+    names = ["user_data_128", "user_data_64", "user_data_32", "code"]
+    names += ["timestamp_min", "timestamp_max"]
+    return tb.AccountFilter(account_id=account_id, **{**dict.fromkeys(names, 0), **with_limit(fields)})
+
+
+def query_filter(**fields):
+    fields.setdefault("flags", tb.QueryFilterFlags.NONE)
+    names = ["user_data_128", "user_data_64", "user_data_32", "ledger", "code"]
+    names += ["timestamp_min", "timestamp_max"]
+    return tb.QueryFilter(**{**dict.fromkeys(names, 0), **with_limit(fields)})
+
+
+def with_limit(fields):
+    return {"limit": 8189, **fields}
+
+
 class Counter:
     """Checks that count themselves, and say what they saw when they fail."""
 

@@ -1,68 +1,15 @@
-"""An account and transfer run with the official Python client, checked against the ledger's rules.
+"""Accounts and transfers with the official Python client, checked against the ledger's rules.
 
 Usage: ledger.py CLUSTER ADDRESSES
-
-Each section uses ids of its own, so that the script can run against a cluster again and again, with
-any release of the client. Prints the number of checks; any difference ends it with a message.
 """
 
-import os
-import sys
 import threading
 import time
 
 import tigerbeetle as tb
 
-from compat import CREATED, Counter, connect, statuses
-
-A = tb.AccountFlags
-T = tb.TransferFlags
-LEDGER, CODE = 700, 10
-AMOUNT_MAX = (1 << 128) - 1
-
-
-def fresh():
-    """An id that nobody has used."""
-    return int.from_bytes(os.urandom(15), "little") + 1
-
-
-class Run:
-    def __init__(self, cluster, addresses):
-        self.client = connect(cluster, addresses)
-        self.check = Counter()
-
-    def accounts(self, *events):
-        return statuses(self.client.create_accounts(list(events)), len(events))
-
-    def transfers(self, *events):
-        return statuses(self.client.create_transfers(list(events)), len(events))
-
-    def account(self, flags=A.NONE, **fields):
-        """An account that exists."""
-        account = tb.Account(id=fresh(), ledger=LEDGER, code=CODE, flags=flags, **fields)
-        self.check.equal(self.accounts(account), [CREATED], "a plain account")
-        return account.id
-
-    def pair(self):
-        return self.account(), self.account()
-
-    def balances(self, account):
-        [found] = self.client.lookup_accounts([account])
-        return (
-            found.debits_pending,
-            found.debits_posted,
-            found.credits_pending,
-            found.credits_posted,
-        )
-
-
-def transfer(debit, credit, amount, flags=T.NONE, **fields):
-    fields.setdefault("id", fresh())
-    fields.setdefault("ledger", LEDGER)
-    fields.setdefault("code", CODE)
-    return tb.Transfer(
-        debit_account_id=debit, credit_account_id=credit, amount=amount, flags=flags, **fields
-    )
+from compat import CREATED
+from run import AMOUNT_MAX, CODE, LEDGER, A, T, fresh, main, post, transfer, void
 
 
 def account_precedence(run):
@@ -183,27 +130,22 @@ def two_phase(run):
     run.check.equal(run.balances(debit), (60, 0, 0, 0), "pending debits")
     run.check.equal(run.balances(credit), (0, 0, 60, 0), "pending credits")
 
-    def ends(pending, amount, flags):
-        return tb.Transfer(id=fresh(), pending_id=pending.id, amount=amount, flags=flags)
-
-    post, void = T.POST_PENDING_TRANSFER, T.VOID_PENDING_TRANSFER
-    run.check.equal(run.transfers(ends(first, 11, post)), [31], "more than was pending")
-    run.check.equal(run.transfers(ends(second, 19, void)), [32], "a void of a part")
-    run.check.equal(run.transfers(ends(first, 4, post)), [CREATED], "a post of a part")
-    run.check.equal(run.transfers(ends(first, 4, post)), [33], "posted already")
-    run.check.equal(run.transfers(ends(second, 0, void)), [CREATED], "a void")
-    run.check.equal(run.transfers(ends(second, 0, void)), [34], "voided already")
+    run.check.equal(run.transfers(post(first, 11)), [31], "more than was pending")
+    run.check.equal(run.transfers(void(second, 19)), [32], "a void of a part")
+    run.check.equal(run.transfers(post(first, 4)), [CREATED], "a post of a part")
+    run.check.equal(run.transfers(post(first, 4)), [33], "posted already")
+    run.check.equal(run.transfers(void(second, 0)), [CREATED], "a void")
+    run.check.equal(run.transfers(void(second, 0)), [34], "voided already")
     run.check.equal(run.balances(debit), (30, 4, 0, 0), "what is left")
-    missing = tb.Transfer(id=fresh(), pending_id=fresh(), amount=0, flags=void)
-    run.check.equal(run.transfers(missing), [25], "no such pending transfer")
+    run.check.equal(run.transfers(void(transfer(0, 0, 0))), [25], "no such pending transfer")
     plain = transfer(debit, credit, 1)
     run.check.equal(run.transfers(plain), [CREATED], "a plain one")
-    run.check.equal(run.transfers(ends(plain, 0, void)), [26], "not pending")
+    run.check.equal(run.transfers(void(plain, 0)), [26], "not pending")
 
     # Time alone ends the third: nobody asks for anything while it runs out.
     time.sleep(2)
     run.check.equal(run.balances(debit), (0, 5, 0, 0), "expired")
-    run.check.equal(run.transfers(ends(third, AMOUNT_MAX, post)), [35], "too late")
+    run.check.equal(run.transfers(post(third, AMOUNT_MAX)), [35], "too late")
 
 
 def limits(run):
@@ -221,9 +163,168 @@ def limits(run):
     closing = transfer(limited, other, 0, T.PENDING | T.CLOSING_DEBIT)
     run.check.equal(run.transfers(closing), [CREATED], "closing")
     run.check.equal(run.transfers(transfer(other, limited, 1)), [66], "closed")
-    reopen = tb.Transfer(id=fresh(), pending_id=closing.id, flags=T.VOID_PENDING_TRANSFER)
-    run.check.equal(run.transfers(reopen), [CREATED], "reopening")
+    run.check.equal(run.transfers(void(closing)), [CREATED], "reopening")
     run.check.equal(run.transfers(transfer(other, limited, 1)), [CREATED], "open again")
+
+
+def balancing(run):
+    """Amounts that the ledger works out."""
+    debit, credit = run.pair()
+    run.check.equal(
+        run.transfers(transfer(credit, debit, 100), transfer(debit, credit, 30, T.PENDING)),
+        [CREATED] * 2,
+        "100 received, 30 of them promised",
+    )
+
+    def moved(*arguments, **fields):
+        event = transfer(*arguments, **fields)
+        run.check.equal(run.transfers(event), [CREATED], "balancing")
+        [found] = run.client.lookup_transfers([event.id])
+        run.check.equal(run.transfers(event), [46], "the same again exists")
+        return found.amount
+
+    other = run.account()
+    run.check.equal(moved(debit, other, 20, T.BALANCING_DEBIT), 20, "less than there is")
+    run.check.equal(moved(debit, other, AMOUNT_MAX, T.BALANCING_DEBIT), 50, "what is left of it")
+    run.check.equal(moved(debit, other, 9, T.BALANCING_DEBIT), 0, "nothing is left")
+    run.check.equal(moved(debit, credit, 9, T.BALANCING_CREDIT), 9, "less than it lacks")
+    both = T.BALANCING_DEBIT | T.BALANCING_CREDIT | T.PENDING
+    run.check.equal(moved(other, credit, AMOUNT_MAX, both), 61, "the smaller of two")
+    run.check.equal(run.balances(credit), (0, 100, 30 + 61, 9), "all of it")
+
+
+def closing(run):
+    """Closing transfers, undone by a void, or by time."""
+    debit, credit = run.pair()
+    wrong = transfer(debit, credit, 0, T.CLOSING_DEBIT)
+    run.check.equal(run.transfers(wrong), [64], "closing must be pending")
+    first = transfer(debit, credit, 3, T.PENDING | T.CLOSING_CREDIT)
+    run.check.equal(run.transfers(first), [CREATED], "the credit account is closed")
+    run.check.equal([run.is_closed(a) for a in (debit, credit)], [False, True], "that one only")
+    run.check.equal(run.transfers(transfer(debit, credit, 1)), [66], "no credits")
+    run.check.equal(run.transfers(transfer(credit, debit, 1)), [65], "and no debits")
+    run.check.equal(run.transfers(post(first)), [66], "a closing transfer cannot be posted")
+    run.check.equal(run.transfers(void(first)), [CREATED], "but it can be voided")
+    run.check.equal([run.is_closed(credit), run.balances(debit)], [False, (0, 0, 0, 0)], "open")
+    again = transfer(debit, credit, 4, T.PENDING | T.CLOSING_DEBIT | T.CLOSING_CREDIT, timeout=1)
+    run.check.equal(run.transfers(again), [CREATED], "both closed for a second")
+    run.check.equal([run.is_closed(a) for a in (debit, credit)], [True, True], "both")
+    time.sleep(2)
+    run.check.equal([run.is_closed(a) for a in (debit, credit)], [False, False], "time opens both")
+    run.check.equal(run.balances(debit), (0, 0, 0, 0), "and gives back the amount")
+    shut = run.account(A.CLOSED)
+    run.check.equal(run.transfers(transfer(shut, debit, 1)), [65], "closed from the beginning")
+
+
+def many_expiries(run):
+    """Expiries of one moment are not lost, however many a pulse may take."""
+    debit, credit = run.pair()
+    count = 3000
+    events = [transfer(debit, credit, 1, T.PENDING, timeout=1 + n % 2) for n in range(count)]
+    run.check.equal(run.transfers(*events), [CREATED] * count, "for one and for two seconds")
+    run.check.equal(run.transfers(post(events[0])), [CREATED], "in time")
+    time.sleep(3.5)
+    run.check.equal(run.balances(debit), (0, 1, 0, 0), "all others have expired")
+    run.check.equal(run.balances(credit), (0, 0, 0, 1), "on both sides")
+    late = [post(events[1]), void(events[2]), post(events[0])]
+    run.check.equal(run.transfers(*late), [35, 35, 33], "too late, too late, done already")
+
+
+def transient(run):
+    """Failures that depend on others' state poison their id; all others do not."""
+    debit, credit = run.pair()
+    poor = run.account(A.DEBITS_MUST_NOT_EXCEED_CREDITS)
+    full = run.account(A.CREDITS_MUST_NOT_EXCEED_DEBITS)
+    shut = run.account(A.CLOSED)
+    good = transfer(debit, credit, 1)
+    failures = [
+        (transfer(fresh(), credit, 1), 21),
+        (transfer(debit, fresh(), 1), 22),
+        (post(transfer(debit, credit, 1)), 25),
+        (transfer(poor, credit, 1), 54),
+        (transfer(debit, full, 1), 55),
+        (transfer(shut, credit, 1), 65),
+        (transfer(debit, shut, 1), 66),
+    ]
+    for event, status in failures:
+        again = transfer(debit, credit, 1, id=event.id)
+        run.check.equal(run.transfers(event), [status], f"{status}")
+        run.check.equal(run.transfers(event, again), [68, 68], f"{status} is remembered")
+    found = run.client.lookup_transfers([event.id for event, _ in failures])
+    run.check.equal(found, [], "none of them is a transfer")
+    wrong = transfer(debit, credit, 1, id=good.id, ledger=LEDGER + 1)
+    run.check.equal(run.transfers(wrong, good), [24, CREATED], "others may be tried again")
+    # In a chain: only the one that failed itself is remembered.
+    chain = [transfer(debit, credit, 1, T.LINKED), transfer(poor, credit, 1)]
+    run.check.equal(run.transfers(*chain), [1, 54], "a chain")
+    again = [transfer(debit, credit, 1, id=event.id) for event in chain]
+    run.check.equal(run.transfers(*again), [CREATED, 68], "its members one by one")
+
+
+def imported(run):
+    """Events of another time: between the last one of their kind and now."""
+    debit, credit = run.pair()
+    last = run.look_up(credit).timestamp
+    time.sleep(0.01)
+
+    def account(timestamp, flags=A.IMPORTED, **fields):
+        fields.setdefault("id", fresh())
+        return tb.Account(ledger=LEDGER, code=CODE, flags=flags, timestamp=timestamp, **fields)
+
+    old = account(last + 1000)
+    run.check.equal(run.accounts(old), [CREATED], "an account of a while ago")
+    run.check.equal(run.look_up(old.id).timestamp, last + 1000, "its own timestamp")
+    run.check.equal(run.accounts(old), [21], "exists, whatever its timestamp")
+    cases = [
+        ([account(last + 1000)], [26], "not later than the last account"),
+        ([account(0)], [24], "no timestamp"),
+        ([account(1 << 63)], [24], "out of range"),
+        ([account((1 << 63) - 1)], [25], "in the future"),
+        ([account(last + 2000), account(0, A.NONE)], [CREATED, 22], "imported, and not"),
+        ([account(0, A.NONE), account(last + 3000)], [CREATED, 23], "not, and imported"),
+        ([account(5, A.NONE)], [3], "a timestamp without the flag"),
+    ]
+    for events, expected, what in cases:
+        run.check.equal(run.accounts(*events), expected, what)
+
+    newest = account(0, A.NONE)
+    run.check.equal(run.accounts(newest), [CREATED], "an account of now")
+    last = run.look_up(newest.id).timestamp
+    time.sleep(0.01)
+
+    def imports(timestamp, debit=debit, credit=credit, flags=T.NONE, **fields):
+        return transfer(debit, credit, 5, flags | T.IMPORTED, timestamp=timestamp, **fields)
+
+    first = imports(last + 1000)
+    run.check.equal(run.transfers(first), [CREATED], "a transfer of a while ago")
+    [found] = run.client.lookup_transfers([first.id])
+    run.check.equal(found.timestamp, last + 1000, "its own timestamp")
+    run.check.equal(run.transfers(first), [46], "exists, whatever its timestamp")
+    future = (1 << 63) - 1
+    cases = [
+        ([imports(last + 1000)], [60], "not later than the last transfer"),
+        ([imports(0)], [58], "no timestamp"),
+        ([imports(future + 1)], [58], "out of range"),
+        ([imports(future)], [59], "in the future"),
+        ([imports(last + 2000, flags=T.PENDING, timeout=1)], [63], "a timeout"),
+        ([imports(last + 2000), transfer(debit, credit, 1)], [CREATED, 56], "imported, and not"),
+        ([transfer(debit, credit, 1), imports(last + 3000)], [CREATED, 57], "not, and imported"),
+    ]
+    for events, expected, what in cases:
+        run.check.equal(run.transfers(*events), expected, what)
+    # Transfers come after their accounts; and no timestamp is used twice.
+    late = run.account()
+    created = run.look_up(late).timestamp
+    time.sleep(0.01)
+    cases = [
+        ([imports(created)], [60], "the timestamp of an account"),
+        ([imports(created - 1, debit=late)], [61], "before its debit account"),
+        ([imports(created - 1, credit=late)], [62], "before its credit account"),
+        ([imports(created + 1, debit=late)], [CREATED], "after them"),
+    ]
+    for events, expected, what in cases:
+        run.check.equal(run.transfers(*events), expected, what)
+    run.check.equal(run.balances(late), (0, 5, 0, 0), "it counts")
 
 
 def lookups(run):
@@ -273,23 +374,20 @@ def full_batch(run):
     run.check.equal(run.balances(debit), (0, count, 0, 0), "all of them")
 
 
-def main():
-    cluster, addresses = int(sys.argv[1]), sys.argv[2]
-    run = Run(cluster, addresses)
-    sections = [
+main(
+    [
         account_precedence,
         transfer_precedence,
         linked,
         two_phase,
         limits,
+        balancing,
+        closing,
+        many_expiries,
+        transient,
+        imported,
         lookups,
         many_at_once,
         full_batch,
     ]
-    for section in sections:
-        section(run)
-        print(f"{section.__name__}: {run.check.checks} checks so far", flush=True)
-    print(f"ok: {run.check.checks} checks")
-
-
-main()
+)

@@ -50,9 +50,11 @@ fn python_rules(release: &str) {
     let python = place(&format!("STAMPEDE_TEST_PYTHON_{release}"));
     for replicas in [1, 3] {
         let cluster = Cluster::start(&format!("python_{release}_{replicas}"), replicas);
-        let mut command = Command::new(&python);
-        command.arg(script("ledger.py"));
-        passes(command, &cluster);
+        for name in ["ledger.py", "queries.py"] {
+            let mut command = Command::new(&python);
+            command.arg(script(name));
+            passes(command, &cluster);
+        }
     }
 }
 
