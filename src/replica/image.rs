@@ -57,9 +57,7 @@ pub fn committed<E: From<ImageError>>(
         found.visit(&entry)
     })
     .map_err(opened)?;
-    let scanned = found
-        .finish(state, &recovery.corruptions)
-        .map_err(ImageError::Open)?;
+    let scanned = found.finish(state, &recovery).map_err(ImageError::Open)?;
     let base = scanned.log.base();
     let commit = scanned.commit.max(state.commit);
     let mut wanted = BTreeMap::new();

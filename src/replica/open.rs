@@ -174,7 +174,13 @@ pub fn open<M: Machine + 'static>(
         locations,
         commit,
         unsure_from,
-    } = scan.finish(&state, &recovery.corruptions)?;
+    } = scan.finish(&state, &recovery)?;
+    if state.is_alone()
+        && let Some(op) = log.missing().next()
+    {
+        let what = format!("the entry of op {op} is gone without a trace");
+        return Err(OpenError::Corrupt(what));
+    }
     let Restored {
         machine,
         sessions,
@@ -208,7 +214,7 @@ pub fn open<M: Machine + 'static>(
     let replica = Replica {
         vsr: Vsr::new(config, pool.clone(), recovered),
         entries: Entries::new(journal, state.segment_size, base, locations),
-        superblock: Superblock::new(state),
+        superblock: Superblock::of_journal(state, recovery.head),
         clients: Clients::new(state.cluster, state.replica, state.member_count()),
         peers: Peers::new(&state),
         life_number,

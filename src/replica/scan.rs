@@ -23,7 +23,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use stampede_journal::{Corruption, Entry as Frame, Location};
+use stampede_journal::{Corruption, Entry as Frame, Location, Recovery};
 
 use super::open::OpenError;
 use super::storage::{is_restored, split};
@@ -121,15 +121,12 @@ impl Scan {
         });
     }
 
-    /// The log that the frames make, in front of what `corruptions` took away.
+    /// The log that the frames make, in front of what damage took away.
     ///
     /// # Errors
     /// The journal and the checkpoint are not of one history.
-    pub(super) fn finish(
-        self,
-        state: &State,
-        corruptions: &[Corruption],
-    ) -> Result<Scanned, OpenError> {
+    pub(super) fn finish(self, state: &State, recovery: &Recovery) -> Result<Scanned, OpenError> {
+        let corruptions = &recovery.corruptions;
         let mut replay = Replay {
             checkpoint: state.checkpoint_op,
             commit: state.commit.max(state.checkpoint_op),
@@ -158,6 +155,10 @@ impl Scan {
             replay.pass(stretch.position);
             replay.damage(stretch);
         }
+        // An end that is gone without a trace was not in flight if the superblock speaks of it.
+        if recovery.head < state.sound_position {
+            replay.lose(None);
+        }
         replay.pass(u64::MAX);
         replay.end();
         replay.drop_what_died(state);
@@ -184,9 +185,14 @@ impl Replay {
         let Some(sound) = self.sound.take_if(|sound| sound.position <= position) else {
             return;
         };
-        // Without damage, the frames have said so themselves.
-        let Some(Lost { count }) = self.lost.take() else {
-            return;
+        // Without damage the frames have said so themselves. What they do not say was lost with the
+        // end of the journal, without a trace, and more has been written since.
+        let before = !self.slots.is_empty() && sound.op < self.first;
+        let known = self.slot(sound.op).map(Slot::checksum) == Some(sound.checksum);
+        let count = match self.lost.take() {
+            Some(Lost { count }) => count,
+            None if known || before || sound.op <= self.checkpoint => return,
+            None => None,
         };
         if self.slots.is_empty() || sound.op < self.first {
             self.slots.clear();

@@ -140,7 +140,7 @@ impl Disk {
             scan.visit(&frame);
         });
         let (_, recovery) = opened.unwrap();
-        scan.finish(&self.state, &recovery.corruptions).unwrap()
+        scan.finish(&self.state, &recovery).unwrap()
     }
 
     fn assert_chain(&self, scanned: &Scanned) {
@@ -322,6 +322,28 @@ fn what_lies_before_a_counted_loss_is_trusted() {
     assert_eq!((scanned.log.head(), scanned.unsure_from), (20, None));
     assert_eq!(missing(&scanned), [17, 18]);
     disk.assert_chain(&scanned);
+}
+
+#[test]
+fn an_end_that_is_gone_without_a_trace_is_missing_all_the_same() {
+    let mut disk = Disk::fill(20);
+    let end = disk.entries.end().expect("all is written");
+    (disk.state.sound_op, disk.state.sound_checksum) = (21, 777);
+    disk.state.sound_position = end + 8192;
+    disk.state.commit = 18;
+    let scanned = disk.scan();
+    assert_eq!(
+        (scanned.log.head(), missing(&scanned)),
+        (21, vec![19, 20, 21])
+    );
+    assert_eq!(scanned.log.checksum(21), Some(777));
+    // Also after another restart, which has written on from there.
+    disk.state.sound_position = end;
+    let scanned = disk.scan();
+    assert_eq!(
+        (scanned.log.head(), missing(&scanned)),
+        (21, vec![19, 20, 21])
+    );
 }
 
 #[test]

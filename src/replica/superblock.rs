@@ -395,6 +395,13 @@ impl Superblock {
         }
     }
 
+    /// The same, with a journal that ends here. It may have lost its end: what is known of the log stays known,
+    /// as of what is left.
+    pub(super) fn of_journal(mut state: State, head: u64) -> Self {
+        state.sound_position = state.sound_position.min(head);
+        Self::new(state)
+    }
+
     /// What is durable, or being made so.
     pub fn state(&self) -> &State {
         &self.state
