@@ -61,7 +61,7 @@ use transfer::lend::Lender;
 use transfer::mend::Mender;
 use zerocopy::FromBytes;
 
-use crate::limits::BODY_SIZE_MAX;
+use crate::limits::{BODY_SIZE_MAX, REPAIR_WINDOW};
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
 use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Protocol, Time};
@@ -223,6 +223,7 @@ impl Replica {
                 self.deliver(Event::Tick, now, outputs);
                 self.tick_transfer(now, outputs);
                 self.tick_scrub(now, outputs);
+                self.recall(outputs);
             }
             Input::Received {
                 connection,
@@ -663,6 +664,19 @@ impl Replica {
                 outputs.push(Output::Task(Task::Published { op: checkpoint.op }));
                 let (op, trimmed) = (checkpoint.op, checkpoint.trimmed);
                 self.deliver(Event::Checkpointed { op, trimmed }, now, outputs);
+            }
+        }
+    }
+
+    /// Entries that the log lacks, and that the scan has seen without knowing that the log would name them.
+    fn recall(&mut self, outputs: &mut Vec<Output>) {
+        if !self.entries.has_strays() {
+            return;
+        }
+        let log = self.vsr.log();
+        for op in log.missing().take(REPAIR_WINDOW) {
+            if let Some(checksum) = log.checksum(op) {
+                self.entries.recall(op, checksum, &self.pool, outputs);
             }
         }
     }

@@ -174,6 +174,7 @@ pub fn open<M: Machine + 'static>(
         locations,
         commit,
         unsure_from,
+        strays,
     } = scan.finish(&state, &recovery)?;
     if state.is_alone()
         && let Some(op) = log.missing().next()
@@ -213,7 +214,7 @@ pub fn open<M: Machine + 'static>(
     let opened_commit = recovered.commit;
     let replica = Replica {
         vsr: Vsr::new(config, pool.clone(), recovered),
-        entries: Entries::new(journal, state.segment_size, base, locations),
+        entries: Entries::new(journal, state.segment_size, base, locations, strays),
         superblock: Superblock::of_journal(state, recovery.head),
         clients: Clients::new(state.cluster, state.replica, state.member_count()),
         peers: Peers::new(&state),

@@ -77,7 +77,12 @@ pub(super) struct Scanned {
     pub commit: Op,
     /// From here on entries may be lost without a trace.
     pub unsure_from: Option<Op>,
+    /// Good frames that the log does not name, of a journal that is damaged: it may yet.
+    pub strays: Strays,
 }
+
+/// Where frames lie that are of no log, by operation and checksum.
+pub(super) type Strays = BTreeMap<(Op, u128), Location>;
 
 /// What the log was at a position of the journal.
 #[derive(Debug, Clone, Copy)]
@@ -163,8 +168,26 @@ impl Scan {
         replay.end();
         replay.drop_what_died(state);
         replay.find_again(&self.frames);
-        replay.finish(state, damaged)
+        let mut scanned = replay.finish(state, damaged)?;
+        if scanned.log.missing().len() > 0 || scanned.unsure_from.is_some() {
+            scanned.strays = strays(&self.frames, &scanned);
+        }
+        Ok(scanned)
     }
+}
+
+/// Frames of operations after the log's base that it does not hold.
+fn strays(frames: &[Found], scanned: &Scanned) -> Strays {
+    let log = &scanned.log;
+    let holds = |found: &Found| {
+        log.checksum(found.op) == Some(found.entry.checksum) && !log.is_missing(found.op)
+    };
+    let strays = frames
+        .iter()
+        .filter(|found| found.op > log.base() && !holds(found));
+    strays
+        .map(|found| ((found.op, found.entry.checksum), found.location))
+        .collect()
 }
 
 impl Replay {
@@ -397,6 +420,7 @@ impl Replay {
             locations: VecDeque::new(),
             commit,
             unsure_from,
+            strays: Strays::new(),
         };
         if self.slots.is_empty() {
             // Nothing after the checkpoint.
@@ -489,6 +513,7 @@ impl Replay {
             unsure_from: self.unsure_from.map(|from| from.min(log.head() + 1)),
             log,
             locations,
+            strays: Strays::new(),
         })
     }
 }

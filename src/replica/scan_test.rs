@@ -5,7 +5,7 @@ use stampede_journal::device::Device;
 use stampede_journal::device::memory::MemoryDevice;
 
 use super::open::journal_config;
-use super::scan::{Scan, Scanned};
+use super::scan::{Scan, Scanned, Strays};
 use super::storage::{Entries, PrepareCheck};
 use super::superblock::{Identity, State};
 use crate::message::{Command, Header, Message, Op, Pool, PoolConfig, View};
@@ -51,7 +51,13 @@ impl Disk {
         Self {
             state,
             device,
-            entries: Entries::new(journal, state.segment_size, 0, Default::default()),
+            entries: Entries::new(
+                journal,
+                state.segment_size,
+                0,
+                Default::default(),
+                Strays::new(),
+            ),
             pool: Pool::new(&pool).unwrap(),
             chain: vec![root_checksum(CLUSTER)],
             places: Vec::new(),

@@ -14,6 +14,7 @@ use stampede_journal::{AppendError, Journal, Location, PayloadCheck};
 use zerocopy::FromBytes;
 
 use super::io::{Fatal, Output};
+use super::scan::Strays;
 use crate::limits::{
     CHECKPOINT_JOURNAL_SHARE, HEADER_SIZE, HEADROOM_SIZE, MESSAGE_SIZE_MAX, READS_MAX,
     REPLAY_WINDOW, SECTOR_SIZE,
@@ -60,8 +61,15 @@ pub(crate) fn op_of_tag(tag: u64) -> Op {
 #[derive(Debug)]
 struct Reading {
     op: Op,
-    purpose: ReadFor,
+    purpose: Purpose,
     location: Location,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Protocol(ReadFor),
+    /// Of a frame that the log had not named: as if somebody had sent it.
+    Stray,
 }
 
 #[derive(Debug)]
@@ -119,6 +127,8 @@ pub(super) struct Entries {
     read_token: u64,
     /// Reads for execution that wait for a buffer. Bounded by the protocol's window.
     reads_waiting: VecDeque<Op>,
+    /// Found by the scan and taken for nothing; at most one for each frame of the journal.
+    strays: Strays,
 }
 
 impl Entries {
@@ -127,6 +137,7 @@ impl Entries {
         segment_size: u64,
         base: Op,
         locations: VecDeque<Option<Location>>,
+        strays: Strays,
     ) -> Self {
         Self {
             journal,
@@ -139,6 +150,27 @@ impl Entries {
             reads: BTreeMap::new(),
             read_token: 0,
             reads_waiting: VecDeque::new(),
+            strays,
+        }
+    }
+
+    /// Whether frames are known that the log has not named.
+    pub(super) fn has_strays(&self) -> bool {
+        !self.strays.is_empty()
+    }
+
+    /// The log names an entry that it does not have: reads it if there was a frame of it after all.
+    pub(super) fn recall(
+        &mut self,
+        op: Op,
+        checksum: u128,
+        pool: &Pool,
+        outputs: &mut Vec<Output>,
+    ) {
+        if let Some(location) = self.strays.get(&(op, checksum)).copied()
+            && self.read_at(op, location, Purpose::Stray, pool, outputs)
+        {
+            self.strays.remove(&(op, checksum));
         }
     }
 
@@ -311,7 +343,22 @@ impl Entries {
         pool: &Pool,
         outputs: &mut Vec<Output>,
     ) -> bool {
-        let limit = if purpose == ReadFor::Execute {
+        let Some(location) = self.location(op) else {
+            return false;
+        };
+        self.read_at(op, location, Purpose::Protocol(purpose), pool, outputs)
+    }
+
+    fn read_at(
+        &mut self,
+        op: Op,
+        location: Location,
+        purpose: Purpose,
+        pool: &Pool,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        let is_urgent = purpose == Purpose::Protocol(ReadFor::Execute);
+        let limit = if is_urgent {
             READS_MAX
         } else {
             READS_MAX - REPLAY_WINDOW
@@ -319,15 +366,12 @@ impl Entries {
         if self.reads.len() >= limit {
             return false;
         }
-        let Some(location) = self.location(op) else {
-            return false;
-        };
         let Some(extent) = self.journal.locate(location) else {
             return false;
         };
         let body_size =
             (extent.len - HEADROOM_SIZE - HEADER_SIZE).min(crate::limits::BODY_SIZE_MAX);
-        if purpose != ReadFor::Execute && !pool.has_room(body_size, Claim::Behind) {
+        if !is_urgent && !pool.has_room(body_size, Claim::Behind) {
             return false;
         }
         let Some(message) = pool.acquire(body_size) else {
@@ -375,6 +419,11 @@ impl Entries {
                 }
             }
             Err(error) => Some(error.to_string()),
+        };
+        let purpose = match (purpose, &problem) {
+            (Purpose::Protocol(purpose), _) => purpose,
+            (Purpose::Stray, None) => return Ok(Event::Message(message.freeze())),
+            (Purpose::Stray, Some(_)) => return Err(ReadFailed::Replaced),
         };
         // Replaced or trimmed while it was read: of no use to anybody.
         if self.location(op) != Some(location) {
