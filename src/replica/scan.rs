@@ -108,7 +108,11 @@ struct Replay {
     first_parent: u128,
     slots: VecDeque<Slot>,
     lost: Option<Lost>,
+    /// The greatest commit point that anything names.
     commit: Op,
+    /// The greatest one that was named before the damage, if there is any: what lies before it is not only
+    /// committed, it is what was committed. A commit point from behind may be of what replaced it.
+    trusted: Op,
     unsure_from: Option<Op>,
 }
 
@@ -135,6 +139,7 @@ impl Scan {
         let mut replay = Replay {
             checkpoint: state.checkpoint_op,
             commit: state.commit.max(state.checkpoint_op),
+            trusted: state.checkpoint_op,
             sound: Some(Sound {
                 position: state.sound_position,
                 op: state.sound_op,
@@ -230,7 +235,7 @@ impl Replay {
             let further = sound.op.checked_sub(self.head());
             let exact = further.is_some_and(|further| further > 0 && count == Some(further));
             if !exact {
-                self.truncate_to(self.commit.min(sound.op - 1));
+                self.truncate_to(self.trusted.min(sound.op - 1));
             }
             self.pad_to(sound.op - 1);
             self.slots.push_back(Slot::Missing(sound.checksum));
@@ -265,6 +270,7 @@ impl Replay {
             self.lost = None;
             (self.first, self.first_parent) = (found.op, found.parent);
             self.slots.push_back(Slot::Found(found));
+            self.trusted = self.trusted.max(found.commit);
             return Ok(());
         }
         let before = found.op.checked_sub(1).and_then(|op| self.slot(op));
@@ -281,7 +287,7 @@ impl Replay {
                 let gap = found.op.checked_sub(self.head() + 1);
                 let exact = gap.is_some_and(|gap| gap > 0 && count == Some(gap));
                 if !exact {
-                    self.truncate_to(self.commit.min(found.op - 1));
+                    self.truncate_to(self.trusted.min(found.op - 1));
                 }
                 self.pad_to(found.op - 1);
                 // What the frame continues is missing, whatever lay there.
@@ -296,6 +302,7 @@ impl Replay {
         }
         self.truncate_to(found.op - 1);
         self.slots.push_back(Slot::Found(found));
+        self.trusted = self.trusted.max(found.commit);
         Ok(())
     }
 
@@ -353,7 +360,7 @@ impl Replay {
     /// knows.
     fn end(&mut self) {
         if self.lost.take().is_some() {
-            self.unsure_from = Some(self.commit + 1);
+            self.unsure_from = Some(self.trusted + 1);
         }
     }
 
@@ -509,7 +516,10 @@ impl Replay {
             return Err(OpenError::OtherHistory(checkpoint));
         }
         Ok(Scanned {
-            commit: self.commit.min(log.head()),
+            commit: self
+                .unsure_from
+                .map_or(self.commit, |from| self.commit.min(from - 1))
+                .min(log.head()),
             unsure_from: self.unsure_from.map(|from| from.min(log.head() + 1)),
             log,
             locations,

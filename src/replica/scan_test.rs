@@ -23,6 +23,8 @@ struct Disk {
     /// Where each frame went, in order.
     places: Vec<(u32, u64)>,
     frames: Vec<Message>,
+    /// What the frames to come know to be committed.
+    commit: Op,
 }
 
 impl Disk {
@@ -62,6 +64,7 @@ impl Disk {
             chain: vec![root_checksum(CLUSTER)],
             places: Vec::new(),
             frames: Vec::new(),
+            commit: 0,
         }
     }
 
@@ -69,6 +72,7 @@ impl Disk {
         let mut header = Header::new(Command::Prepare, CLUSTER, 0, view);
         header.op = op;
         header.parent = self.chain[usize::try_from(op - 1).unwrap()];
+        header.commit = self.commit.min(op - 1);
         let mut message = self.pool.acquire(0).unwrap();
         message.fill(header, &[]);
         message.freeze()
@@ -105,7 +109,13 @@ impl Disk {
 
     /// Entries 1 to `last` of view 0.
     fn fill(last: Op) -> Self {
+        Self::fill_committed(last, 0)
+    }
+
+    /// The same, and that is how far they are committed.
+    fn fill_committed(last: Op, commit: Op) -> Self {
         let mut disk = Self::new();
+        disk.commit = commit;
         for op in 1..=last {
             disk.append(op, 0);
         }
@@ -216,7 +226,7 @@ fn several_in_a_row_are_counted() {
 #[test]
 fn a_lost_end_makes_what_is_not_committed_unsure() {
     for damaged in [1, 3] {
-        let mut disk = Disk::fill(20);
+        let mut disk = Disk::fill_committed(20, 12);
         disk.state.commit = 12;
         for frame in 20 - damaged..20 {
             disk.erase(frame);
@@ -265,7 +275,7 @@ fn damage_to_what_a_view_change_had_replaced_costs_nothing() {
 
 #[test]
 fn damage_to_what_replaced_others_trusts_nothing_uncommitted_before_it() {
-    let mut disk = Disk::fill(20);
+    let mut disk = Disk::fill_committed(20, 15);
     for op in 18..=24 {
         disk.append(op, 1);
     }
@@ -298,7 +308,7 @@ fn a_lost_beginning_is_missing_from_the_checkpoint_on() {
 
 #[test]
 fn what_the_log_was_once_is_known_whatever_is_damaged_below() {
-    let mut disk = Disk::fill(20);
+    let mut disk = Disk::fill_committed(20, 12);
     (disk.state.sound_op, disk.state.sound_checksum) = (20, disk.chain[20]);
     disk.state.sound_position = disk.entries.end().expect("all is written");
     disk.state.commit = 12;
@@ -317,7 +327,7 @@ fn what_the_log_was_once_is_known_whatever_is_damaged_below() {
 
 #[test]
 fn what_lies_before_a_counted_loss_is_trusted() {
-    let mut disk = Disk::fill(20);
+    let mut disk = Disk::fill_committed(20, 12);
     (disk.state.sound_op, disk.state.sound_checksum) = (18, disk.chain[18]);
     disk.state.sound_position = disk.scan().locations[18].unwrap().position;
     disk.state.commit = 12;
@@ -332,7 +342,7 @@ fn what_lies_before_a_counted_loss_is_trusted() {
 
 #[test]
 fn an_end_that_is_gone_without_a_trace_is_missing_all_the_same() {
-    let mut disk = Disk::fill(20);
+    let mut disk = Disk::fill_committed(20, 18);
     let end = disk.entries.end().expect("all is written");
     (disk.state.sound_op, disk.state.sound_checksum) = (21, 777);
     disk.state.sound_position = end + 8192;
