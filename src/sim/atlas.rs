@@ -21,7 +21,9 @@
 //! - **Forgetting** (a lost disk, or an older copy of one) is for so many replicas at once that the
 //!   others are still a quorum of both kinds, and for machines whose entries all have a copy elsewhere.
 //!   An older copy is made while its machine is off, and counts from the next start on: one that is
-//!   made under a running replica and put back before it starts again is not noticed by anybody.
+//!   made under a running replica and put back before it starts again is not noticed by anybody. It is put
+//!   back when all others know, durably, of a later start: a replica that meets none who does, because
+//!   those are down or cut off, has no way to notice, and with 150 ms of patience it votes.
 //!
 //! A frame whose operation was replaced in a view change is of use to nobody and may always be damaged.
 
@@ -128,6 +130,16 @@ impl<'a> Atlas<'a> {
         }
         let first = whole.filter_map(Host::whole_checkpoint).max().unwrap_or(0) + 1;
         (first..=self.log.head()).all(|op| self.held_elsewhere(replica, op))
+    }
+
+    /// Whether all others have taken note of the latest start of a replica, so that whoever it meets with
+    /// an older copy of its disk tells it.
+    pub(crate) fn is_known(&self, replica: ReplicaIndex) -> bool {
+        let starts = self.hosts[usize::from(replica)].state().starts;
+        self.others(replica).all(|host| {
+            host.superblock.is_quiet()
+                && host.state().members[usize::from(replica)].starts >= starts
+        })
     }
 
     /// Whether a replica's checkpoint may be damaged: another one has it, or a later one.

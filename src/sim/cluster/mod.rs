@@ -44,7 +44,7 @@ use super::random::{Random, Stream};
 use super::trace::{Fingerprint, Lines, Trace};
 use super::transcript::Transcript;
 use super::workload::Workload;
-use crate::message::{Message, PoolConfig};
+use crate::message::{Message, Op, PoolConfig};
 use crate::protocol::ReplicaIndex;
 use crate::replica::superblock::Identity;
 use crate::replica::{Progress, TICK_NS};
@@ -500,6 +500,11 @@ impl Simulation {
             for corruption in &recovery.corruptions {
                 line += &format!("; damaged: {corruption}");
             }
+            if let Some(running) = host.replica() {
+                let log = running.vsr().log();
+                let missing: Vec<Op> = log.missing().collect();
+                line += &format!("; log up to op {}, missing {missing:?}", log.head());
+            }
             line
         });
         self.log.on_start(replica, checkpoint)?;
@@ -625,10 +630,11 @@ impl Simulation {
     }
 
     /// Switches a replica off and puts the copy of its disk back, if the others can do without what
-    /// it forgets; whether they can.
+    /// it forgets and can tell it that it has; whether they can.
     pub fn set_back(&mut self, replica: ReplicaIndex) -> bool {
         let index = usize::from(replica);
-        let allowed = Atlas::new(&self.hosts, &self.log).may_forget(replica);
+        let atlas = Atlas::new(&self.hosts, &self.log);
+        let allowed = atlas.may_forget(replica) && atlas.is_known(replica);
         if allowed && self.hosts[index].copy.is_some() {
             self.crash(replica);
             self.hosts[index].put_back();

@@ -46,6 +46,15 @@ pub(crate) struct Frame {
     kept: bool,
 }
 
+/// A write on its way.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    position: u64,
+    size: usize,
+    /// How far it says that the log is durable.
+    durable: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct JournalDisk {
@@ -54,8 +63,8 @@ pub(crate) struct JournalDisk {
     segment_count: u64,
     /// By position.
     frames: BTreeMap<u64, Frame>,
-    /// By token: the position of what is in flight, and how far it says the log is durable.
-    in_flight: BTreeMap<u64, (u64, u64)>,
+    /// By token.
+    in_flight: BTreeMap<u64, InFlight>,
     /// Some frame on the disk says that everything before this was durable.
     proven: u64,
     /// Positions of frames that were damaged.
@@ -79,8 +88,12 @@ impl JournalDisk {
     /// Starts a write.
     pub(crate) fn submit(&mut self, write: WriteOp<Message>) {
         let header = FrameHeader::of(&write);
-        self.in_flight
-            .insert(write.token, (header.position, header.durable));
+        let in_flight = InFlight {
+            position: header.position,
+            size: write.len,
+            durable: header.durable,
+        };
+        self.in_flight.insert(write.token, in_flight);
         // What was cut off by a start goes, and what this write's segment held a lap ago.
         while let Some(last) = self
             .frames
@@ -119,13 +132,14 @@ impl JournalDisk {
 
     /// Ends a write, in whatever way it was made to.
     pub(crate) fn complete(&mut self, token: u64) -> Completion<Message> {
-        let (position, durable) = self.in_flight.remove(&token).expect("it was started");
+        let write = self.in_flight.remove(&token).expect("it was started");
         let completion = self.device.complete(token);
-        if completion.result.is_ok() {
-            self.proven = self.proven.max(durable);
+        let whole = matches!(&completion.result, Ok(size) if *size == write.size);
+        if whole {
+            self.proven = self.proven.max(write.durable);
         }
-        if let Some(frame) = self.frames.get_mut(&position) {
-            frame.kept = completion.result.is_ok();
+        if let Some(frame) = self.frames.get_mut(&write.position) {
+            frame.kept = whole;
         }
         completion
     }
@@ -143,9 +157,9 @@ impl JournalDisk {
     /// Everything in flight is written, as it is when a process ends in order.
     pub(crate) fn finish(&mut self) {
         self.device.crash(|_| true);
-        for (position, durable) in std::mem::take(&mut self.in_flight).into_values() {
-            self.proven = self.proven.max(durable);
-            if let Some(frame) = self.frames.get_mut(&position) {
+        for write in std::mem::take(&mut self.in_flight).into_values() {
+            self.proven = self.proven.max(write.durable);
+            if let Some(frame) = self.frames.get_mut(&write.position) {
                 frame.kept = true;
             }
         }
@@ -181,7 +195,7 @@ impl JournalDisk {
 
     /// From here on a crash may tear off whatever the disk has.
     fn first_in_flight(&self) -> u64 {
-        let positions = self.in_flight.values().map(|(position, _)| *position);
+        let positions = self.in_flight.values().map(|write| write.position);
         positions.min().unwrap_or(u64::MAX)
     }
 
