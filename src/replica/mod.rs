@@ -239,7 +239,10 @@ impl Replica {
             }
             Input::Peer { replica, connected } => self.peers.connected(replica, connected),
             Input::JournalWritten { token, result } => {
-                match self.entries.on_written(token, result, outputs) {
+                // What a view change has cut was replaced on purpose; what came before it still counts.
+                let log = self.vsr.log();
+                let in_force = |op, checksum| log.checksum(op) == Some(checksum);
+                match self.entries.on_written(token, result, in_force, outputs) {
                     Ok(Written { newest, restored }) => {
                         if let Some((op, checksum)) = newest {
                             self.deliver(Event::Durable { op, checksum }, now, outputs);

@@ -141,7 +141,7 @@ pub fn restore<M: Machine>(
             lost: None,
         }),
         Ok(None) => Ok(nothing(None)),
-        Err(error) if error.is_damage() && state.replica_count > 1 => Ok(nothing(Some(error))),
+        Err(error) if error.is_damage() && !state.is_alone() => Ok(nothing(Some(error))),
         Err(error) => Err(error),
     }
 }

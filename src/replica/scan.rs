@@ -97,6 +97,8 @@ struct Sound {
 struct Lost {
     /// How many; `None` when nobody knows.
     count: Option<u64>,
+    /// Where the last stretch of damage ends.
+    end: u64,
 }
 
 #[derive(Debug, Default)]
@@ -167,7 +169,7 @@ impl Scan {
         }
         // An end that is gone without a trace was not in flight if the superblock speaks of it.
         if recovery.head < state.sound_position {
-            replay.lose(None);
+            replay.lose(None, state.sound_position);
         }
         replay.pass(u64::MAX);
         replay.end();
@@ -218,7 +220,12 @@ impl Replay {
         let before = !self.slots.is_empty() && sound.op < self.first;
         let known = self.slot(sound.op).map(Slot::checksum) == Some(sound.checksum);
         let count = match self.lost.take() {
-            Some(Lost { count }) => count,
+            // A stretch may lie across the position: how much of it comes before, nobody knows.
+            Some(Lost { end, .. }) if end > sound.position => {
+                self.lost = Some(Lost { count: None, end });
+                None
+            }
+            Some(Lost { count, .. }) => count,
             None if known || before || sound.op <= self.checkpoint => return,
             None => None,
         };
@@ -250,13 +257,14 @@ impl Replay {
         {
             return;
         }
-        self.lose(stretch.entries);
+        self.lose(stretch.entries, stretch.position + stretch.bytes);
     }
 
-    fn lose(&mut self, count: Option<u64>) {
+    /// So many entries were lost, if that is known, in a stretch that ends there.
+    fn lose(&mut self, count: Option<u64>, end: u64) {
         let before = self.lost.map_or(Some(0), |lost| lost.count);
         let count = before.zip(count).map(|(before, more)| before + more);
-        self.lost = Some(Lost { count });
+        self.lost = Some(Lost { count, end });
     }
 
     fn frame(&mut self, found: Found) -> Result<(), OpenError> {
@@ -283,7 +291,7 @@ impl Replay {
             None if found.op > self.head() + 1 => return Err(OpenError::OtherHistory(found.op)),
             // Found out at the end, unless it is replaced.
             None => {}
-            Some(Lost { count }) => {
+            Some(Lost { count, .. }) => {
                 let gap = found.op.checked_sub(self.head() + 1);
                 let exact = gap.is_some_and(|gap| gap > 0 && count == Some(gap));
                 if !exact {

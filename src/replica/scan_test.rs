@@ -95,7 +95,7 @@ impl Disk {
             self.device.submit(write).unwrap();
             let done = self.device.complete(token);
             self.entries
-                .on_written(token, done.result, &mut outputs)
+                .on_written(token, done.result, |_, _| true, &mut outputs)
                 .unwrap();
         }
     }
@@ -445,4 +445,51 @@ fn what_was_missing_right_after_the_checkpoint_leaves_no_gap() {
     let scanned = disk.scan();
     assert_eq!((scanned.log.base(), missing(&scanned)), (5, vec![]));
     disk.assert_after_checkpoint(&scanned);
+}
+
+/// Damage on both sides of the position at which the superblock says what the log was, in one stretch.
+#[test]
+fn a_stretch_of_damage_lies_across_what_is_known() {
+    let mut disk = Disk::fill(20);
+    (disk.state.sound_op, disk.state.sound_checksum) = (10, disk.chain[10]);
+    disk.state.sound_position = disk.scan().locations[10].unwrap().position;
+    disk.state.commit = 8;
+    for frame in 8..12 {
+        disk.erase(frame);
+    }
+    let scanned = disk.scan();
+    assert_eq!(scanned.log.head(), 20);
+    assert_eq!(missing(&scanned), vec![9, 10, 11, 12]);
+    disk.assert_chain(&scanned);
+}
+
+/// A view change cuts the log while its end is on the way to the disk, and the writes end in one go: what
+/// is still in force is durable, although the last of them is not.
+#[test]
+fn what_was_cut_while_it_was_written_hides_nothing_before_it() {
+    let mut disk = Disk::new();
+    let mut outputs = Vec::new();
+    for op in 1..=3 {
+        let message = disk.prepare(op, 0);
+        disk.chain.push(message.header().checksum);
+        disk.entries.append(message, &mut outputs).unwrap();
+    }
+    let mut writes = Vec::new();
+    for output in outputs.drain(..) {
+        let super::io::Output::JournalWrite(write) = output else {
+            panic!("only writes");
+        };
+        writes.push((write.token, write.len));
+    }
+    let chain = disk.chain.clone();
+    let in_force = |op: Op, checksum| op < 3 && chain[usize::try_from(op).unwrap()] == checksum;
+    let mut newest = Vec::new();
+    for (token, size) in writes.into_iter().rev() {
+        let written = disk
+            .entries
+            .on_written(token, Ok(size), in_force, &mut outputs)
+            .unwrap();
+        newest.push(written.newest);
+    }
+    assert_eq!(newest, vec![None, None, Some((2, chain[2]))]);
 }

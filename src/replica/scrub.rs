@@ -94,7 +94,7 @@ impl Replica {
                 if self.mender.file() != Some(entry.name) {
                     self.scrub.damaged += 1;
                 }
-                if self.superblock.state().replica_count == 1 {
+                if self.is_alone() {
                     let error = error.to_string();
                     return self.stop(Fatal::Damaged(error), outputs);
                 }

@@ -83,7 +83,7 @@ struct Appending {
 /// What has become durable.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    /// The newest operation that was appended, and its prepare's checksum.
+    /// The newest operation that was appended and that is still in force, and its prepare's checksum.
     pub newest: Option<(Op, u128)>,
     /// Those that were restored. Allocates only when a disk is being mended.
     pub restored: Vec<Op>,
@@ -268,6 +268,7 @@ impl Entries {
         &mut self,
         token: u64,
         result: io::Result<usize>,
+        in_force: impl Fn(Op, u128) -> bool,
         outputs: &mut Vec<Output>,
     ) -> Result<Written, Fatal> {
         self.journal
@@ -281,7 +282,7 @@ impl Entries {
             };
             if done.restored {
                 written.restored.push(done.op);
-            } else {
+            } else if in_force(done.op, done.checksum) {
                 written.newest = Some((done.op, done.checksum));
             }
         }
