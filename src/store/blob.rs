@@ -44,6 +44,15 @@ impl Blob {
     }
 }
 
+impl Blob {
+    /// Asks the system to read the bytes ahead, if they are in a file.
+    pub fn will_need(&self) {
+        if let Bytes::File { map, offset, size } = &self.0 {
+            map.will_need(*offset, *size);
+        }
+    }
+}
+
 impl Deref for Blob {
     type Target = [u8];
 

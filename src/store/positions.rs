@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The smallest term leads, and the others only seek: a list of positions gallops, so that a rare
-//! value is found in a long list without reading it. Nothing is copied, in either direction.
+//! value is found in a long list without reading it; bitmaps are intersected word by word. Nothing is
+//! copied, in either direction.
 
 use std::ops::Range;
 
@@ -123,34 +124,88 @@ fn gallop(len: usize, is_before: impl Fn(usize) -> bool) -> usize {
 }
 
 fn bit_from(words: &[u16], at: u32) -> Option<u32> {
-    let first = (at / WORD_BITS) as usize;
-    let mut word = words.get(first)? & (u16::MAX << (at % WORD_BITS));
-    for (base, next) in (first..).zip(words[first + 1..].iter().map(Some).chain([None])) {
-        if word != 0 {
-            return Some(number(base) * WORD_BITS + word.trailing_zeros());
-        }
-        word = *next?;
-    }
-    None
+    next_bit(words.len(), |word| words[word], at)
 }
 
 fn bit_back_from(words: &[u16], at: u32) -> Option<u32> {
-    let last = (at / WORD_BITS) as usize;
-    let (mut at_word, mask) = if last < words.len() {
-        (last, u16::MAX >> (WORD_BITS - 1 - at % WORD_BITS))
-    } else {
-        (words.len().checked_sub(1)?, u16::MAX)
-    };
-    let mut word = words[at_word] & mask;
-    while word == 0 {
-        at_word = at_word.checked_sub(1)?;
-        word = words[at_word];
-    }
-    Some(number(at_word) * WORD_BITS + word.ilog2())
+    last_bit(words.len(), |word| words[word], at)
 }
 
-fn number(word: usize) -> u32 {
-    u32::try_from(word).expect("a bitmap is that of a chunk")
+/// The first bit from `at` on in a bitmap of `len` words.
+fn next_bit(len: usize, word_at: impl Fn(usize) -> u16, at: u32) -> Option<u32> {
+    let mut number = (at / WORD_BITS) as usize;
+    if number >= len {
+        return None;
+    }
+    let mut word = word_at(number) & (u16::MAX << (at % WORD_BITS));
+    while word == 0 {
+        number += 1;
+        if number == len {
+            return None;
+        }
+        word = word_at(number);
+    }
+    Some(position_of(number) + word.trailing_zeros())
+}
+
+/// The last bit up to `at`.
+fn last_bit(len: usize, word_at: impl Fn(usize) -> u16, at: u32) -> Option<u32> {
+    let last = (at / WORD_BITS) as usize;
+    let (mut number, mask) = if last < len {
+        (last, u16::MAX >> (WORD_BITS - 1 - at % WORD_BITS))
+    } else {
+        (len.checked_sub(1)?, u16::MAX)
+    };
+    let mut word = word_at(number) & mask;
+    while word == 0 {
+        number = number.checked_sub(1)?;
+        word = word_at(number);
+    }
+    Some(position_of(number) + word.ilog2())
+}
+
+fn position_of(word: usize) -> u32 {
+    u32::try_from(word).expect("a bitmap is that of a chunk") * WORD_BITS
+}
+
+/// What bitmaps have in common: sixteen positions at a time. Without this, two values that each have half of
+/// the rows, and none together, would be compared row by row.
+#[derive(Debug)]
+struct Common<'a> {
+    /// Each the union of two; the second may be empty.
+    maps: [(&'a [u16], &'a [u16]); TERMS_MAX],
+    count: usize,
+    reversed: bool,
+}
+
+impl<'a> Common<'a> {
+    /// Takes a term if it is made of bitmaps only.
+    fn add(&mut self, term: &Term<'a>) -> bool {
+        let maps = match (term.one, term.other) {
+            (Positions::Bitmap(one), Positions::Bitmap(other)) => (one, other),
+            (Positions::Bitmap(map), Positions::NONE)
+            | (Positions::NONE, Positions::Bitmap(map)) => (map, [].as_slice()),
+            _ => return false,
+        };
+        self.maps[self.count] = maps;
+        self.count += 1;
+        true
+    }
+
+    fn seek(&self, at: u32) -> Option<u32> {
+        let maps = &self.maps[..self.count];
+        let len = maps[0].0.len();
+        let word_at = |word: usize| {
+            maps.iter().fold(u16::MAX, |common, (one, other)| {
+                common & (one[word] | other.get(word).copied().unwrap_or(0))
+            })
+        };
+        if self.reversed {
+            last_bit(len, word_at, at)
+        } else {
+            next_bit(len, word_at, at)
+        }
+    }
 }
 
 /// One set, or the union of two.
@@ -200,45 +255,59 @@ impl Seeker<'_> {
 pub struct Matches<'a> {
     seekers: [Seeker<'a>; TERMS_MAX],
     count: usize,
+    /// The terms that are bitmaps, in place of their seekers.
+    common: Common<'a>,
     range: Range<u32>,
     reversed: bool,
 }
 
 impl<'a> Matches<'a> {
-    /// Without terms, all positions of the range match.
+    /// Without terms, all positions of the range match. All are of one chunk.
     pub fn new(terms: &[Term<'a>], range: Range<u32>, reversed: bool) -> Self {
         let none = Positions::NONE.cursor(reversed);
-        let mut seekers = [Seeker {
-            one: none,
-            other: none,
-        }; TERMS_MAX];
+        let mut matches = Self {
+            seekers: [Seeker {
+                one: none,
+                other: none,
+            }; TERMS_MAX],
+            count: 0,
+            common: Common {
+                maps: [([].as_slice(), [].as_slice()); TERMS_MAX],
+                count: 0,
+                reversed,
+            },
+            range,
+            reversed,
+        };
         let mut order = [(0, 0); TERMS_MAX];
         for (number, term) in terms.iter().enumerate() {
-            order[number] = (term.count(), number);
+            if !matches.common.add(term) {
+                order[matches.count] = (term.count(), number);
+                matches.count += 1;
+            }
         }
-        let order = &mut order[..terms.len()];
+        let order = &mut order[..matches.count];
         order.sort_unstable();
-        for (seeker, (_, number)) in seekers.iter_mut().zip(order) {
+        for (seeker, (_, number)) in matches.seekers.iter_mut().zip(order) {
             let Term { one, other } = terms[*number];
             *seeker = Seeker {
                 one: one.cursor(reversed),
                 other: other.cursor(reversed),
             };
         }
-        Self {
-            seekers,
-            count: terms.len(),
-            range,
-            reversed,
-        }
+        matches
     }
 
     /// The first position from `at` on that is in all terms.
     fn agree(&mut self, mut at: u32) -> Option<u32> {
-        let seekers = &mut self.seekers[..self.count];
+        let all = self.count + usize::from(self.common.count > 0);
         let mut agreed = 0;
-        while agreed < seekers.len() {
-            let found = seekers[agreed].seek(at)?;
+        while agreed < all {
+            let found = if agreed < self.count {
+                self.seekers[agreed].seek(at)?
+            } else {
+                self.common.seek(at)?
+            };
             if found == at {
                 agreed += 1;
             } else {

@@ -225,6 +225,8 @@ impl Books {
         let last = chunk * self.transfers.chunk_rows() + (self.transfers.chunk_rows() - 1);
         let period = self.history.of_transfer(last);
         self.history.periods[period as usize].openings = PeriodOpenings::File(openings);
+        // Every query looks into them: what was just written is not in the system's memory.
+        postings.will_need();
         self.indexes.transfers[chunk as usize] = postings;
         let first = chunk * self.transfers.chunk_rows();
         assert_eq!(first, self.file_rows, "chunks leave memory in order");

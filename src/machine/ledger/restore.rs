@@ -87,7 +87,10 @@ impl Ledger {
         // Recent transfers are the ones that are looked at.
         let chunks = chunk_number(files.transfers.len());
         let recent = chunks.saturating_sub(options.resident_chunks)..chunks;
-        recent.for_each(|chunk| books.transfers.fetch_chunk(chunk));
+        for chunk in recent {
+            books.transfers.fetch_chunk(chunk);
+            books.indexes.transfers[chunk as usize].will_need();
+        }
         Ok(Self::with(options, books, files))
     }
 }
