@@ -8,6 +8,7 @@
 
 mod chains;
 mod checkpoints;
+mod corners;
 mod model;
 mod peeling_accounts;
 mod peeling_transfers;
