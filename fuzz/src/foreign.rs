@@ -10,7 +10,9 @@ use stampede::message::{Command, Pool, PoolConfig};
 use stampede::replica::ingress;
 use stampede_client::wire::header::{AnyHeader, Header, PingClient, Request};
 use stampede_client::wire::multibatch::{self, trailer_size};
-use stampede_client::wire::{Operation, Release, body};
+use stampede_client::wire::{
+    AccountFilter, ChangeEventsFilter, Kind, Operation, QueryFilter, Release, body,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::recipe::Recipe;
@@ -191,12 +193,88 @@ pub fn operation_body(input: &[u8]) {
 
 /// A valid body, its elements as the recipe says.
 fn payload(operation: Operation, recipe: &mut Recipe<'_>) -> Vec<u8> {
+    if operation.is_query() && !recipe.one_in(8) {
+        return filters(operation, recipe);
+    }
     if operation.is_multi_batch() {
         return batches(operation.event_size(), recipe);
     }
     let elements = usize::from(recipe.byte() % 8);
     let mut bytes = vec![0; elements * operation.event_size()];
     fill(&mut bytes, recipe);
+    bytes
+}
+
+/// Filters that ask for something that may be there, each in a batch of its own.
+fn filters(operation: Operation, recipe: &mut Recipe<'_>) -> Vec<u8> {
+    let batch_count = if operation.is_multi_batch() {
+        1 + usize::from(recipe.byte() % 3)
+    } else {
+        1
+    };
+    let mut bytes = Vec::new();
+    for _ in 0..batch_count {
+        let mut small = |bound: u8| recipe.byte().checked_sub(128).map_or(0, |n| n % bound);
+        // Cluster time grows by a thousand or so with each operation.
+        let mut time = || 1_000_000 + u64::from(small(128)) * 10_000;
+        let (from, to) = (time(), time());
+        let (timestamp_min, timestamp_max) = match small(4) {
+            0 => (0, 0),
+            1 => (from, 0),
+            2 => (0, to),
+            _ => (from, to),
+        };
+        let limit = u32::from(small(100));
+        let flags = 3 ^ u32::from(small(8));
+        match operation.kind() {
+            Kind::GetChangeEvents => bytes.extend_from_slice(
+                ChangeEventsFilter {
+                    timestamp_min,
+                    timestamp_max,
+                    limit,
+                    ..ChangeEventsFilter::default()
+                }
+                .as_bytes(),
+            ),
+            Kind::GetAccountTransfers | Kind::GetAccountBalances => bytes.extend_from_slice(
+                AccountFilter {
+                    account_id: u128::from(recipe.byte() % 16),
+                    timestamp_min,
+                    timestamp_max,
+                    limit,
+                    flags,
+                    ..AccountFilter::default()
+                }
+                .as_bytes(),
+            ),
+            Kind::QueryAccounts | Kind::QueryTransfers => bytes.extend_from_slice(
+                QueryFilter {
+                    user_data_128: u128::from(small(4)),
+                    ledger: u32::from(small(3)),
+                    code: u16::from(small(3)),
+                    timestamp_min,
+                    timestamp_max,
+                    limit,
+                    flags: flags & 1,
+                    ..QueryFilter::default()
+                }
+                .as_bytes(),
+            ),
+            Kind::Register
+            | Kind::Noop
+            | Kind::Pulse
+            | Kind::CreateAccounts
+            | Kind::CreateTransfers
+            | Kind::LookupAccounts
+            | Kind::LookupTransfers => unreachable!("{operation} has no filter"),
+        }
+    }
+    if operation.is_multi_batch() {
+        let (payload, size) = (bytes.len(), operation.event_size());
+        bytes.resize(payload + trailer_size(size, batch_count), 0);
+        let counts = std::iter::repeat_n(1, batch_count);
+        multibatch::encode_trailer(&mut bytes, payload, size, counts);
+    }
     bytes
 }
 

@@ -208,6 +208,7 @@ impl Client {
         let flight = self.in_flight.take().expect("an answer answers a request");
         self.timer += 1;
         self.replies += 1;
+        self.workload.saw(reply.timestamp);
         let (op, request_checksum) = (reply.op, reply.request_checksum);
         Outcome::Answered {
             op,

@@ -74,9 +74,15 @@ impl Options {
         };
         let faults = options.faults.with_more(&mut random);
         let standby_count = *random.pick(&[0, 0, 0, 0, 1, 2]);
+        let mixture = Mixture {
+            // From a stream of its own: what else a seed draws does not depend on it.
+            queries: Random::new(seed, Stream::Options, 1).below(2) == 0,
+            ..options.mixture
+        };
         Self {
             faults,
             standby_count,
+            mixture,
             ..options
         }
     }

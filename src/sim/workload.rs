@@ -8,7 +8,9 @@
 use std::collections::VecDeque;
 
 use stampede_client::wire::record::{account_filter_flags, account_flags, transfer_flags};
-use stampede_client::wire::{Account, AccountFilter, Operation, QueryFilter, Transfer, multibatch};
+use stampede_client::wire::{
+    Account, AccountFilter, ChangeEventsFilter, Operation, QueryFilter, Transfer, multibatch,
+};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::random::{MILLION, Random};
@@ -52,6 +54,8 @@ pub(crate) struct Workload {
     accounts_created: u64,
     latest: Option<Transfer>,
     pending: VecDeque<u128>,
+    /// Cluster time of the last answer.
+    seen: u64,
 }
 
 /// The most events in one batch of a create.
@@ -59,6 +63,9 @@ const EVENTS_FULL: u64 = 8189;
 
 /// How a client's first requests create the accounts.
 const ACCOUNTS_AT_ONCE: u64 = 16;
+
+/// How far back the range of a filter may begin or end, in nanoseconds: a few seconds.
+const RANGE_MAX: u64 = 5_000_000_000;
 
 /// Pending transfers that a client remembers, to post or void them.
 const PENDING_MAX: usize = 16;
@@ -73,6 +80,7 @@ impl Workload {
             accounts_created: 0,
             latest: None,
             pending: VecDeque::new(),
+            seen: 0,
         }
     }
 
@@ -109,19 +117,41 @@ impl Workload {
                 let ids = self.batches(Self::known_transfer_id);
                 work(Operation::LookupTransfers, &ids)
             }
-            92..96 => {
-                let filter = self.account_filter();
-                work(Operation::GetAccountTransfers, &[vec![filter]])
+            92..95 => {
+                let filters = self.filters(Self::account_filter);
+                work(Operation::GetAccountTransfers, &filters)
+            }
+            95 => {
+                let filters = self.filters(Self::account_filter);
+                work(Operation::GetAccountBalances, &filters)
             }
             96..98 => {
-                let filter = self.query_filter();
-                work(Operation::QueryAccounts, &[vec![filter]])
+                let filters = self.filters(Self::query_filter);
+                work(Operation::QueryTransfers, &filters)
+            }
+            98 => {
+                let filters = self.filters(Self::query_filter);
+                work(Operation::QueryAccounts, &filters)
             }
             _ => {
-                let filter = self.query_filter();
-                work(Operation::QueryTransfers, &[vec![filter]])
+                let (timestamp_min, timestamp_max) = self.range();
+                let filter = ChangeEventsFilter {
+                    timestamp_min,
+                    timestamp_max,
+                    limit: self.limit(),
+                    ..ChangeEventsFilter::default()
+                };
+                Work {
+                    operation: Operation::GetChangeEvents,
+                    body: filter.as_bytes().to_vec(),
+                }
             }
         }
+    }
+
+    /// An answer has come, at this time of the cluster.
+    pub(crate) fn saw(&mut self, timestamp: u64) {
+        self.seen = timestamp;
     }
 
     /// All accounts, to be compared in the end.
@@ -277,6 +307,34 @@ impl Workload {
         }
     }
 
+    /// Some filters, each a batch of its own.
+    fn filters<E>(&mut self, mut filter: impl FnMut(&mut Self) -> E) -> Vec<Vec<E>> {
+        let batches = 1 + self.random.below(8) / 6;
+        (0..batches).map(|_| vec![filter(self)]).collect()
+    }
+
+    /// The range of time of a filter: often all of it, otherwise around what was seen last; sometimes the
+    /// wrong way round, which finds nothing.
+    fn range(&mut self) -> (u64, u64) {
+        let end = |workload: &mut Self| match workload.random.below(3) {
+            0 => workload
+                .seen
+                .saturating_sub(workload.random.skewed(RANGE_MAX)),
+            _ => 0,
+        };
+        (end(self), end(self))
+    }
+
+    /// Usually a few, sometimes as many as there are, or none.
+    fn limit(&mut self) -> u32 {
+        let few = u32::try_from(self.random.below(60)).expect("below sixty");
+        if self.random.chance(MILLION / 20) {
+            4_000
+        } else {
+            few
+        }
+    }
+
     fn account_filter(&mut self) -> AccountFilter {
         let sides = 1 + u32::try_from(self.random.below(3)).expect("below three");
         let reversed = if self.random.chance(MILLION / 2) {
@@ -284,20 +342,26 @@ impl Workload {
         } else {
             0
         };
+        let (timestamp_min, timestamp_max) = self.range();
         AccountFilter {
             account_id: u128::from(self.account_id()),
             user_data_64: self.random.below(3),
-            limit: 1 + u32::try_from(self.random.below(60)).expect("below sixty"),
+            timestamp_min,
+            timestamp_max,
+            limit: self.limit(),
             flags: sides | reversed,
             ..AccountFilter::default()
         }
     }
 
     fn query_filter(&mut self) -> QueryFilter {
+        let (timestamp_min, timestamp_max) = self.range();
         QueryFilter {
             user_data_64: self.random.below(3),
             code: 7,
-            limit: u32::try_from(self.random.below(60)).expect("below sixty"),
+            timestamp_min,
+            timestamp_max,
+            limit: self.limit(),
             flags: u32::from(self.random.chance(MILLION / 2)),
             ..QueryFilter::default()
         }
@@ -343,10 +407,16 @@ mod tests {
             .map(|c| Workload::new(mixture, c, Random::new(c, Stream::Clients, c)))
             .collect();
         let mut statuses = std::collections::BTreeSet::new();
+        let mut answered = std::collections::BTreeSet::new();
         for round in 1..2_000u64 {
             let work = workloads[(round % 3) as usize].next();
             body::validate(work.operation, &work.body, limit).unwrap();
-            let reply = model.apply(work.operation.code(), round * 100_000_000, &work.body);
+            let timestamp = round * 100_000_000;
+            let reply = model.apply(work.operation.code(), timestamp, &work.body);
+            workloads[(round % 3) as usize].saw(timestamp);
+            if reply.len() > work.operation.result_size() {
+                answered.insert(work.operation);
+            }
             if work.operation == Operation::CreateTransfers {
                 let results = multibatch::decode(&reply, 16).unwrap().payload();
                 let codes = results.chunks_exact(16).map(|r| [r[8], r[9], r[10], r[11]]);
@@ -354,6 +424,14 @@ mod tests {
             }
         }
         assert!(model.transfers().count() > 1_000);
+        // Every operation that clients have, with something found.
+        let of_clients = Operation::ALL.iter().filter(|operation| {
+            let newest = operation.code() >= Operation::LookupAccounts.code();
+            newest || **operation == Operation::GetChangeEvents
+        });
+        for operation in of_clients {
+            assert!(answered.contains(operation), "{operation} of {answered:?}");
+        }
         // Created, chains, missing accounts, limits, pending transfers of every fate.
         for status in [u32::MAX, 1, 2, 12, 21, 25, 26, 33, 34, 35, 46, 54, 55, 68] {
             assert!(statuses.contains(&status), "{status} of {statuses:?}");

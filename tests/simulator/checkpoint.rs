@@ -94,3 +94,21 @@ fn building_takes_long_answers_go_on_all_the_while() -> Scenario {
     assert!(report.checkpoints > 2, "{report:?}");
     Ok(())
 }
+
+#[test]
+fn replicas_restart_in_turn_queries_find_what_they_have_always_found() -> Scenario {
+    let mut options = small_journals(MILLISECOND / 3);
+    options.mixture.queries = true;
+    // Transfers of many full chunks, in files, before it is over.
+    options.mixture.events_max = 100;
+    let mut cluster = cluster_of(options)?;
+    for round in 0..9 {
+        assert!(answers(&mut cluster, 50)?);
+        cluster.crash(round % 3);
+        assert!(answers(&mut cluster, 20)?);
+        cluster.start(round % 3)?;
+    }
+    let report = cluster.finish()?;
+    assert!(report.checkpoints > 2, "{report:?}");
+    Ok(())
+}
