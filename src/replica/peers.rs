@@ -388,14 +388,13 @@ mod tests {
         // Set back to before its fifth start, and started three times since.
         let copy = [(4, 40), (5, 55), (6, 66), (7, 77)];
         assert_eq!(introduce(7, 77, &copy), Introduction::Old);
-        // Longer ago than it can prove.
-        let long = [(5, 50), (40, 400)];
-        assert_eq!(introduce(40, 400, &long), Introduction::Old);
         let honest = [(4, 40), (5, 50), (6, 60), (9, 90)];
         assert!(is_new(introduce(9, 90, &honest)));
         // There was no eighth start.
         assert_eq!(introduce(10, 100, &[(8, 80), (10, 100)]), Introduction::Old);
-        let mut recovering = greeting(11, 110);
+        // Longer ago than anybody can prove.
+        assert!(is_new(introduce(40, 400, &[(40, 400)])));
+        let mut recovering = greeting(41, 410);
         recovering.operation = RECOVERING;
         assert!(is_new(peers.introduce(
             ConnectionId(5),

@@ -450,7 +450,7 @@ fn what_was_missing_right_after_the_checkpoint_leaves_no_gap() {
 /// Damage on both sides of the position at which the superblock says what the log was, in one stretch.
 #[test]
 fn a_stretch_of_damage_lies_across_what_is_known() {
-    let mut disk = Disk::fill(20);
+    let mut disk = Disk::fill_committed(20, 8);
     (disk.state.sound_op, disk.state.sound_checksum) = (10, disk.chain[10]);
     disk.state.sound_position = disk.scan().locations[10].unwrap().position;
     disk.state.commit = 8;

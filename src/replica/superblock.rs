@@ -136,12 +136,13 @@ impl Past {
         self.0[Self::place(life.starts)] = Self::fingerprint(life);
     }
 
-    /// Whether a replica that has been started `starts` times by now can have lived that life: no if it is
-    /// too long ago to tell.
+    /// Whether a replica that has been started `starts` times by now can have lived that life. Yes if it is
+    /// too long ago to tell: one that is started again and again while nobody hears it must not lose its
+    /// vote for that.
     pub fn includes(&self, life: Life, starts: u64) -> bool {
-        life.starts <= starts
-            && starts - life.starts < PAST_LIVES as u64
-            && self.0[Self::place(life.starts)] == Self::fingerprint(life)
+        let is_past = life.starts <= starts;
+        let is_long_ago = is_past && starts - life.starts >= PAST_LIVES as u64;
+        is_long_ago || is_past && self.0[Self::place(life.starts)] == Self::fingerprint(life)
     }
 }
 
