@@ -82,7 +82,11 @@ fn a_replica_that_was_away_for_too_long_fetches_a_checkpoint() {
     cluster.kill(2);
     fill_journals(&mut cluster.client(PATIENCE));
     cluster.launch(2);
-    wait_for_line(&cluster, 2, "the checkpoint that was fetched or mended is in place");
+    wait_for_line(
+        &cluster,
+        2,
+        "the checkpoint that was fetched or mended is in place",
+    );
     make_last_replica_primary(&mut cluster, &load);
     let mut client = cluster.client(PATIENCE);
     let accounts = client.lookup_accounts(&[DEBIT, CREDIT]).expect("answered");
@@ -115,7 +119,11 @@ fn a_replica_whose_checkpoint_is_damaged_fetches_it_again() {
     assert!(damaged > 0, "there was a checkpoint");
     load.wait_for(20, PATIENCE);
     cluster.launch(2);
-    wait_for_line(&cluster, 2, "the checkpoint that was fetched or mended is in place");
+    wait_for_line(
+        &cluster,
+        2,
+        "the checkpoint that was fetched or mended is in place",
+    );
     make_last_replica_primary(&mut cluster, &load);
     assert!(load.finish(&cluster) > 500);
 }
