@@ -290,10 +290,44 @@ mod tests {
         let mut past = Past::default();
         let mut former = 0;
         for (starts, number) in lives.iter().copied() {
-            past.begin(former, Life { starts, number });
+            past.begin(former, Life { starts, number }, false);
             former = starts;
         }
         past
+    }
+
+    #[test]
+    fn one_that_has_rejoined_is_not_doubted_for_a_life_that_it_has_forgotten() {
+        let mut peers = Peers::new(&state(0));
+        peers.introduce(ConnectionId(3), &greeting(5, 50), &past(&[(5, 50)]));
+        let mut rejoined = past(&[(4, 40), (5, 55)]);
+        let greet = |peers: &mut Peers, starts, past: &Past| {
+            peers.introduce(ConnectionId(4), &greeting(starts, starts * 10), past)
+        };
+        let mut doubted = rejoined;
+        let life = |starts| Life {
+            starts,
+            number: starts * 10,
+        };
+        doubted.begin(5, life(7), false);
+        assert_eq!(greet(&mut peers, 7, &doubted), Introduction::Old);
+        rejoined.begin(5, life(7), true);
+        rejoined.begin(7, life(8), false);
+        let copy = rejoined;
+        rejoined.begin(8, life(9), false);
+        assert!(matches!(
+            greet(&mut peers, 9, &rejoined),
+            Introduction::New { .. }
+        ));
+        // What it has lived since is proved as by anybody else.
+        let mut set_back = copy;
+        for (former, starts) in [(8, 9), (9, 10)] {
+            let number = starts * 10 + 1;
+            set_back.begin(former, Life { starts, number }, false);
+        }
+        let hello = greeting(10, 101);
+        let introduced = peers.introduce(ConnectionId(5), &hello, &set_back);
+        assert_eq!(introduced, Introduction::Old);
     }
 
     fn told(peers: &mut Peers) -> Vec<(u8, Header)> {

@@ -109,7 +109,7 @@ const _: () = assert!(size_of::<State>() == 496);
 const PAST_LIVES: usize = 16;
 
 /// The low halves of the numbers of the latest lives, each at its `starts` modulo their count; zero for
-/// starts that there were not.
+/// starts that there were not, all ones for what a replica that has forgotten cannot know.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -117,6 +117,8 @@ const PAST_LIVES: usize = 16;
 pub struct Past([u32; PAST_LIVES]);
 
 impl Past {
+    const FORGOTTEN: u32 = u32::MAX;
+
     fn place(starts: u64) -> usize {
         usize::try_from(starts % PAST_LIVES as u64).expect("a small number")
     }
@@ -126,11 +128,19 @@ impl Past {
         reason = "half of it is enough to tell lives apart"
     )]
     fn fingerprint(life: Life) -> u32 {
-        (life.number as u32).max(1)
+        (life.number as u32).clamp(1, Self::FORGOTTEN - 1)
     }
 
-    /// A life begins; between `former` and its own start there were none.
-    pub(super) fn begin(&mut self, former: u64, life: Life) {
+    /// A life begins; between `former` and its own start there were none. `recovering`: the replica knows
+    /// that it has forgotten, and has no vote in this life before a quorum has told it what it missed. It
+    /// may have lived any life before this one, so that somebody whose own files are old and who remembers
+    /// such a life does not take its vote away again.
+    pub(super) fn begin(&mut self, former: u64, life: Life, recovering: bool) {
+        if recovering {
+            self.0 = [Self::FORGOTTEN; PAST_LIVES];
+            self.0[Self::place(life.starts)] = Self::fingerprint(life);
+            return;
+        }
         let skipped = (former + 1..life.starts).rev().take(self.0.len());
         skipped.for_each(|starts| self.0[Self::place(starts)] = 0);
         self.0[Self::place(life.starts)] = Self::fingerprint(life);
@@ -142,7 +152,8 @@ impl Past {
     pub fn includes(&self, life: Life, starts: u64) -> bool {
         let is_past = life.starts <= starts;
         let is_long_ago = is_past && starts - life.starts >= PAST_LIVES as u64;
-        is_long_ago || is_past && self.0[Self::place(life.starts)] == Self::fingerprint(life)
+        let kept = self.0[Self::place(life.starts)];
+        is_long_ago || is_past && (kept == Self::FORGOTTEN || kept == Self::fingerprint(life))
     }
 }
 
@@ -458,7 +469,7 @@ impl Superblock {
         match change {
             Change::Start(life) => {
                 assert!(life.starts > state.starts);
-                state.past.begin(state.starts, *life);
+                state.past.begin(state.starts, *life, state.recovering != 0);
                 (state.starts, state.life) = (life.starts, life.number);
             }
             Change::Member(replica, life) => state.members[usize::from(*replica)] = *life,
