@@ -42,7 +42,7 @@ const fn trial(name: &'static str, run: fn(u64) -> Scenario, seeds: u64) -> Tria
 const STORM: Trial = trial("storm", storm, 300);
 const DAMAGE: Trial = trial("damage", damage, 100);
 const FORGETTING: Trial = trial("forgetting", forgetting, 100);
-const REJOINS: Trial = trial("rejoins", rejoins, 40);
+const REJOINS: Trial = trial("rejoins", rejoins, 100);
 const JOIN: Trial = trial("forgotten join", forgotten_join, 60);
 const POWER: Trial = trial("power losses", power_losses, 20);
 const DEAD: Trial = trial("dead entries", dead_entries, 5);
