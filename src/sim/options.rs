@@ -1,5 +1,6 @@
 //! How a run is made up, and what it did.
 
+use super::check::SETTLES_WITHIN;
 use super::faults::{FaultPlan, Tally};
 use super::host::Speed;
 use super::network::Quality;
@@ -54,7 +55,7 @@ impl Options {
         speed: Speed::GOOD,
         faults: FaultPlan::NONE,
         faults_for: 0,
-        calm_max: 60 * SECOND,
+        calm_max: SETTLES_WITHIN,
     };
 
     /// What most clusters do most of the time, for a minute or so. Says how fast the simulator is.

@@ -43,6 +43,18 @@ impl<E> Queue<E> {
         self.sequence += 1;
     }
 
+    /// What is scheduled for later than `latest` happens then, if `which` says so; the order stays.
+    pub(crate) fn bring_forward(&mut self, latest: Instant, which: impl Fn(&E) -> bool) {
+        let events = std::mem::take(&mut self.heap).into_vec();
+        let hurried = events.into_iter().map(|Reverse(mut next)| {
+            if next.at > latest && which(&next.event) {
+                next.at = latest;
+            }
+            Reverse(next)
+        });
+        self.heap = hurried.collect();
+    }
+
     /// The time of the next event.
     pub(crate) fn next_at(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse(next)| next.at)
@@ -115,6 +127,17 @@ mod tests {
         let order: String = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(order, "abcd");
         assert_eq!(queue.now(), 5);
+    }
+
+    #[test]
+    fn what_is_brought_forward_keeps_its_order() {
+        let mut queue = Queue::default();
+        for (at, event) in [(9, 'b'), (8, 'x'), (20, 'c'), (3, 'a')] {
+            queue.push(at, event);
+        }
+        queue.bring_forward(5, |event| *event != 'x');
+        let order: String = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, "abcx");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use acknowledged::Acknowledged;
 pub use bounds::{check_pipeline, check_pool, check_queues};
 pub use digest::Digests;
 pub use files::Files;
-pub use liveness::Liveness;
+pub use liveness::{Liveness, SETTLES_WITHIN};
 pub use log::OneLog;
 pub use one_primary::OnePrimary;
 pub use replies::Replies;

@@ -26,6 +26,10 @@ impl Simulation {
         let now = self.now();
         self.paused.fill(now);
         self.finish_upgrade();
+        // What a slow machine has begun is over as soon as it is not slow any more.
+        let is_work = |event: &Event| matches!(event, Event::Done { .. });
+        self.queue
+            .bring_forward(now + Speed::GOOD.build_max, is_work);
         for replica in self.members() {
             let host = &mut self.hosts[usize::from(replica)];
             host.speed = Speed::GOOD;
