@@ -121,6 +121,11 @@ pub const INFLIGHT_BYTES_MAX: u64 = 32 << 20;
 /// eighth filling, one being checkpointed, and six kept for replicas that were away.
 pub const CHECKPOINT_JOURNAL_SHARE: u64 = 8;
 
+/// Bytes of log that count for a prepare of this size, when a checkpoint is due: whole sectors.
+pub const fn log_bytes(size: u32) -> u64 {
+    (size as u64).next_multiple_of(SECTOR_SIZE as u64)
+}
+
 /// Log entries (operations) known in memory at once. Bounded by the journal: an entry takes at
 /// least one sector.
 pub const fn log_entries_max(journal_size: u64) -> u64 {

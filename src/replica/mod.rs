@@ -61,7 +61,7 @@ use transfer::lend::Lender;
 use transfer::mend::Mender;
 use zerocopy::FromBytes;
 
-use crate::limits::{BODY_SIZE_MAX, REPAIR_WINDOW};
+use crate::limits::{BODY_SIZE_MAX, REPAIR_WINDOW, log_bytes};
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
 use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Protocol, Time};
@@ -95,6 +95,8 @@ pub struct Replica {
     checkpoint_of: Option<(Op, u128, u64)>,
     /// A checkpoint is due for every so many bytes of log.
     checkpoint_bytes: u64,
+    /// Bytes of log handed to the executor since the operation of the last checkpoint.
+    executed_bytes: u64,
     /// Of the checkpoint that is being written.
     pace: Option<Arc<Pace>>,
     /// The commit point that was found at the start.
@@ -513,11 +515,14 @@ impl Replica {
             let Some((prepare, checkpoint)) = self.executions.pop_front() else {
                 return;
             };
+            let header = prepare.header();
+            let bytes = log_bytes(header.size);
+            self.executed_bytes += bytes;
             if let Some(pace) = &self.pace {
-                pace.executed(u64::from(prepare.header().size));
+                pace.executed(bytes);
             }
             if checkpoint {
-                let header = prepare.header();
+                self.executed_bytes = 0;
                 self.checkpoint_of = Some((header.op, header.checksum, header.timestamp));
             }
             outputs.push(Output::Task(Task::Apply {
@@ -554,7 +559,7 @@ impl Replica {
             let keep =
                 (!self.fetcher.is_active()).then(|| former.into_iter().chain(lent).collect());
             let size = snapshot.size() + sessions.encoded_size() as u64;
-            let pace = Arc::new(Pace::new(size, self.checkpoint_bytes));
+            let pace = Arc::new(Pace::new(size, self.checkpoint_bytes, self.executed_bytes));
             self.pace = Some(Arc::clone(&pace));
             let task = CheckpointTask {
                 op,

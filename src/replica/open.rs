@@ -226,6 +226,7 @@ pub fn open<M: Machine + 'static>(
         checkpoint_written: None,
         checkpoint_of: None,
         checkpoint_bytes: config.checkpoint_bytes,
+        executed_bytes: 0,
         pace: None,
         opened_commit,
         room: Room::default(),

@@ -11,7 +11,9 @@
 //!      writing may be ahead by an eighth     execution may be ahead by a quarter
 //! ```
 //!
-//! The bounds leave room between them: never do both wait. A builder that is ahead pauses at most
+//! The bounds leave room between them: never do both wait. That holds also in front of the operation of the
+//! next checkpoint, which has to wait until this one is over: what comes before it fills seven eighths of
+//! the interval, as the log counts it, since a prepare takes at most an eighth. A builder that is ahead pauses at most
 //! [`PAUSES_MAX`] times for each write, so that a checkpoint is finished when nothing is executed.
 //!
 //! What is written does not depend on the pace, only when.
@@ -38,17 +40,18 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// For a checkpoint of about `total` bytes, to be over after `interval` bytes of log.
-    pub fn new(total: u64, interval: u64) -> Self {
+    /// For a checkpoint of about `total` bytes, to be over after `interval` bytes of log. So many were
+    /// `executed` while it was captured.
+    pub fn new(total: u64, interval: u64, executed: u64) -> Self {
         Self {
             interval,
             total,
-            executed: AtomicU64::new(0),
+            executed: AtomicU64::new(executed),
             written: AtomicU64::new(0),
         }
     }
 
-    /// A prepare of this size went to the executor.
+    /// A prepare that takes so much of the log went to the executor.
     pub fn executed(&self, bytes: u64) {
         self.executed.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -161,10 +164,11 @@ impl FileWriter for PacedWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{CHECKPOINT_JOURNAL_SHARE, JOURNAL_SIZE_MIN, MESSAGE_SIZE_MAX, log_bytes};
 
     #[test]
     fn neither_side_waits_for_a_side_that_waits_for_it() {
-        let pace = Pace::new(1000, 4000);
+        let pace = Pace::new(1000, 4000, 0);
         for executed in (0..=4000).step_by(50) {
             for written in (0..=1000).step_by(10) {
                 pace.executed.store(executed, Ordering::Relaxed);
@@ -175,8 +179,17 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_in_front_of_the_next_checkpoint() {
+        let interval = JOURNAL_SIZE_MIN / CHECKPOINT_JOURNAL_SHARE;
+        let largest = u32::try_from(MESSAGE_SIZE_MAX).expect("a mebibyte");
+        let pace = Pace::new(1000, interval, interval - log_bytes(largest));
+        pace.written.store(1000, Ordering::Relaxed);
+        assert!(pace.may_write());
+    }
+
+    #[test]
     fn execution_stops_a_quarter_ahead_and_goes_on_with_the_writes() {
-        let pace = Pace::new(1000, 4000);
+        let pace = Pace::new(1000, 4000, 0);
         pace.executed(1000);
         assert!(pace.may_execute());
         pace.executed(100);

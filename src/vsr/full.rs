@@ -20,7 +20,7 @@
 //! The promise: nothing that was acknowledged waits for room anywhere but in journals.
 
 use super::Vsr;
-use crate::limits::{PIPELINE_MAX, SECTOR_SIZE};
+use crate::limits::{PIPELINE_MAX, log_bytes};
 use crate::message::Header;
 
 /// In an exit_view: the sender's disk is full.
@@ -44,9 +44,7 @@ impl Vsr {
         }
         let size = |op| {
             let entry = self.log.entry(op);
-            entry.map_or(0, |entry| {
-                u64::from(entry.size).next_multiple_of(SECTOR_SIZE as u64)
-            })
+            entry.map_or(0, |entry| log_bytes(entry.size))
         };
         let since_checkpoint = self.log_bytes_since_checkpoint + ahead.map(size).sum::<u64>();
         since_checkpoint < self.config.checkpoint_bytes / 2

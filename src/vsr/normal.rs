@@ -19,7 +19,7 @@ use super::timeout::{Deadline, HEARTBEAT_NS};
 use super::{Entry, Status, Vsr, quorum};
 use crate::limits::{
     CONNECTIONS_MAX, EXECUTE_MAX, MESSAGE_SIZE_MAX, PIPELINE_MAX, REPLAY_WINDOW, REPLICAS_MAX,
-    SECTOR_SIZE,
+    SECTOR_SIZE, log_bytes,
 };
 use crate::message::{Claim, Command, Header, Message, MessageMut, Op};
 use crate::mutant::Mutant;
@@ -479,10 +479,9 @@ impl Vsr {
             // would otherwise choose different operations.
             let entry_size = {
                 let entry = self.log.entry(self.executing + 1);
-                u64::from(entry.expect("committed entries are in the log").size)
+                log_bytes(entry.expect("committed entries are in the log").size)
             };
-            let grown =
-                self.log_bytes_since_checkpoint + entry_size.next_multiple_of(SECTOR_SIZE as u64);
+            let grown = self.log_bytes_since_checkpoint + entry_size;
             let checkpoint = grown >= self.config.checkpoint_bytes;
             if checkpoint && self.checkpoint_running {
                 break;
