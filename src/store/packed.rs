@@ -322,9 +322,20 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedChunk<T> {
 
     /// Asks the system to read these rows ahead.
     pub fn will_need(&self, rows: RangeInclusive<u32>) {
-        let (first, last) = (self.rows.place(*rows.start()), self.rows.place(*rows.end()));
-        let start = self.place.start + first.start;
-        self.map.will_need(start, last.end + SLACK - first.start);
+        let (first, last) = (self.bytes(*rows.start()), self.bytes(*rows.end()));
+        self.map.will_need(first.start, last.end - first.start);
+    }
+
+    /// Asks the system to read those of these rows ahead that are not in memory. They are in order, up or
+    /// down.
+    pub fn will_need_rows(&self, rows: impl Iterator<Item = u32> + Clone) {
+        self.map.will_need_pieces(rows.map(|row| self.bytes(row)));
+    }
+
+    /// Where a row is in the map, with what is read together with it.
+    fn bytes(&self, row: u32) -> Range<usize> {
+        let Range { start, end } = self.rows.place(row);
+        self.place.start + start..self.place.start + end + SLACK
     }
 }
 

@@ -15,7 +15,7 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::pages::Pages;
@@ -177,6 +177,35 @@ impl Map {
         }
     }
 
+    /// Asks the system to read those of these pieces ahead that are not in memory; to ask for the others costs
+    /// more than to read them. The pieces are in order, up or down; neighbours are asked for together.
+    pub fn will_need_pieces(&self, pieces: impl Iterator<Item = Range<usize>> + Clone) {
+        /// A gap that costs less to read than to ask twice. Bytes.
+        const GAP: usize = 8 * 1024;
+        let both = |a: Range<usize>, b: Range<usize>| a.start.min(b.start)..a.end.max(b.end);
+        let Some(whole) = pieces.clone().reduce(both) else {
+            return;
+        };
+        let residence = Residence::of(self, whole);
+        let mut absent: Option<Range<usize>> = None;
+        for piece in pieces.filter(|piece| !residence.includes(piece)) {
+            absent = match absent {
+                Some(near) if piece.start <= near.end + GAP && near.start <= piece.end + GAP => {
+                    Some(both(near, piece))
+                }
+                far => {
+                    if let Some(far) = far {
+                        self.will_need(far.start, far.len());
+                    }
+                    Some(piece)
+                }
+            };
+        }
+        if let Some(last) = absent {
+            self.will_need(last.start, last.len());
+        }
+    }
+
     /// The same bytes in memory.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let pages = Pages::zeroed(bytes.len().max(1));
@@ -190,6 +219,52 @@ impl Map {
             pages,
             size: bytes.len(),
         }))
+    }
+}
+
+/// Which pages of a stretch of a map are in memory, as the system knows: those of up to 8 MiB.
+struct Residence {
+    first_page: usize,
+    /// The lowest bit of each byte counts.
+    pages: [u8; Self::PAGES_MAX],
+}
+
+impl Residence {
+    const PAGE_SIZE: usize = 4096;
+    const PAGES_MAX: usize = 2048;
+
+    fn of(map: &Map, stretch: Range<usize>) -> Self {
+        let first_page = stretch.start / Self::PAGE_SIZE;
+        let mut pages = [0; Self::PAGES_MAX];
+        let known = match &*map.0 {
+            MapBytes::File(file) => {
+                let end = stretch
+                    .end
+                    .div_ceil(Self::PAGE_SIZE)
+                    .min(first_page + Self::PAGES_MAX);
+                let bytes =
+                    &file[first_page * Self::PAGE_SIZE..file.len().min(end * Self::PAGE_SIZE)];
+                let base = bytes.as_ptr().cast_mut().cast();
+                // SAFETY: `bytes` are mapped and begin at a page, as the file does; the answer is one byte
+                // for each of their pages, which are at most `PAGES_MAX`.
+                unsafe { libc::mincore(base, bytes.len(), pages.as_mut_ptr()) == 0 }
+            }
+            MapBytes::Memory { .. } => {
+                pages = [1; Self::PAGES_MAX];
+                true
+            }
+        };
+        if !known {
+            pages = [0; Self::PAGES_MAX];
+        }
+        Self { first_page, pages }
+    }
+
+    fn includes(&self, piece: &Range<usize>) -> bool {
+        let first = piece.start / Self::PAGE_SIZE - self.first_page;
+        let end = piece.end.div_ceil(Self::PAGE_SIZE) - self.first_page;
+        let pages = self.pages.get(first..end);
+        pages.is_some_and(|pages| pages.iter().all(|page| page & 1 == 1))
     }
 }
 

@@ -382,27 +382,21 @@ impl<T: Plain> Table<T> {
     }
 
     /// Fetches rows that are about to be read: lines of those in memory; pages of those in files, so
-    /// that the reads overlap. The rows are in order, up or down; neighbours are asked for together.
+    /// that the reads overlap. The rows are in order, up or down.
     pub fn fetch_rows(&self, rows: &[u32]) {
-        /// A gap that costs less to read than to ask twice.
-        const GAP_SIZE: u32 = 32 * 1024;
-        let gap_rows = GAP_SIZE / u32::try_from(size_of::<T>()).expect("a row is small");
-        let same_file = |a: &u32, b: &u32| {
-            a.abs_diff(*b) <= gap_rows && a >> self.chunk_rows_log2 == b >> self.chunk_rows_log2
-        };
-        for run in rows.chunk_by(same_file) {
-            let (first, last) = (run[0], run[run.len() - 1]);
-            match self.chunks.get((first >> self.chunk_rows_log2) as usize) {
+        let mask = self.chunk_rows() - 1;
+        for run in rows.chunk_by(|a, b| a >> self.chunk_rows_log2 == b >> self.chunk_rows_log2) {
+            let places = run.iter().map(|row| row & mask);
+            match self.chunks.get((run[0] >> self.chunk_rows_log2) as usize) {
                 Some(Chunk::File { map, offset }) => {
-                    let low = first.min(last);
-                    let start = (low & (self.chunk_rows() - 1)) as usize * size_of::<T>();
-                    let count = first.abs_diff(last) as usize + 1;
-                    map.will_need(offset + start, count * size_of::<T>());
+                    let start = |place: u32| offset + place as usize * size_of::<T>();
+                    map.will_need_pieces(
+                        places.map(|place| start(place)..start(place) + size_of::<T>()),
+                    );
                 }
                 Some(Chunk::Packed(packed)) => {
-                    let mask = self.chunk_rows() - 1;
-                    packed.will_need(first.min(last) & mask..=first.max(last) & mask);
-                    run.iter().for_each(|row| packed.prefetch(row & mask));
+                    packed.will_need_rows(places.clone());
+                    places.for_each(|place| packed.prefetch(place));
                 }
                 Some(Chunk::Memory(_)) => run.iter().for_each(|&row| self.prefetch(row)),
                 None => {}
