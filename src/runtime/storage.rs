@@ -5,8 +5,9 @@
 //! ```
 //!
 //! A file has its name only when every byte of it is durable. What a crash leaves behind ends in
-//! `.tmp` and is removed when the directory is opened (what the librarian was fetching, `.part`). Writes bypass the page cache where the file
-//! system allows it, so that a checkpoint does not push out what is being read.
+//! `.tmp` and is removed when the directory is opened (what the librarian was fetching, `.part`). Chunks are
+//! written through the page cache, because what is new is what queries ask for; the rest bypasses it where the
+//! file system allows that, so that a checkpoint does not push out what is being read.
 //!
 //! All calls block: they are for the builder's thread, and for the start.
 
@@ -102,17 +103,17 @@ impl Storage for DirectoryStorage {
         let unfinished = self.path.join(format!("{name}{}", self.suffix));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
-        let direct = options
-            .clone()
-            .custom_flags(libc::O_DIRECT)
-            .open(&unfinished);
+        let direct = (!name.kind.is_chunk()).then(|| {
+            options
+                .clone()
+                .custom_flags(libc::O_DIRECT)
+                .open(&unfinished)
+        });
         let (file, direct) = match direct {
-            Ok(file) => (file, true),
+            Some(Ok(file)) => (file, true),
             // File systems in memory refuse direct I/O.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                (options.open(&unfinished)?, false)
-            }
-            Err(error) => return Err(error),
+            Some(Err(error)) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
+            _ => (options.open(&unfinished)?, false),
         };
         let finished = self.path_of(name);
         Ok(Box::new(DirectoryWriter {
