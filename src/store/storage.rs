@@ -177,6 +177,16 @@ impl Map {
         }
     }
 
+    /// Lets the process go without what it has read of the file so far: it stays in the page cache, but
+    /// no longer counts as memory of this process. Best effort.
+    pub fn release(&self) {
+        if let MapBytes::File(map) = &*self.0 {
+            // SAFETY: pages of a shared map that nobody writes are read from the file again when they are
+            // next looked at, with the same bytes.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     /// Asks the system to read those of these pieces ahead that are not in memory; to ask for the others costs
     /// more than to read them. The pieces are in order, up or down; neighbours are asked for together.
     pub fn will_need_pieces(&self, pieces: impl Iterator<Item = Range<usize>> + Clone) {

@@ -480,7 +480,9 @@ fn write_chunk(
     }
     let entry = file.finish()?;
     let file = SealedFile::open(storage, entry)?;
-    ChunkFile::open(storage, entry, &file, chunk)
+    let chunk = ChunkFile::open(storage, entry, &file, chunk)?;
+    chunk.map.release();
+    Ok(chunk)
 }
 
 /// The file in memory, as long as the manifest says.
