@@ -16,12 +16,16 @@
 //! The logs with the greatest `log_view` are prefixes of one another, so they never contradict one
 //! another; between them, an entry is known if one of them knows it. Above the commit point, op by op:
 //! - known, and somebody has the prepare: it belongs to the log;
-//! - unknown, because damage may have replaced it unseen, but another log has an entry there, and a nack
-//!   quorum never acknowledged any other: it is that one, or one that nobody needs;
+//! - unknown, because damage may have replaced it unseen, but another log that agrees so far has an entry
+//!   there, and a nack quorum never acknowledged any other: it is that one, or one that nobody needs;
 //! - known or possible, and nobody has it: the log ends before it if a nack quorum certainly never
 //!   acknowledged it, so many that the rest is no replication quorum; otherwise the view waits for
 //!   more to join;
 //! - not possible (all these logs are sure to end before it): the log ends.
+//!
+//! Every entry continues the one before it, whichever logs they are from: replicas take one agreement
+//! with the result as proof of all that comes before. So a log that parts from it further down has
+//! nothing more to give, and never acknowledged anything that continues it: it nacks whatever comes next.
 
 use super::quorum;
 use crate::limits::REPLICAS_MAX;
@@ -71,15 +75,23 @@ impl Join {
         self.claimed(op) == Some(checksum) && !is_missing
     }
 
+    /// It certainly has another entry than this one at `op`.
+    fn parts_at(&self, op: Op, checksum: Option<u128>) -> bool {
+        let ours = self.checksum(op).zip(checksum);
+        ours.is_some_and(|(ours, asked)| ours != asked)
+    }
+
     /// It certainly never acknowledged the prepare with this checksum at `op`, or any, if none is
-    /// given.
-    fn nacks(&self, op: Op, checksum: Option<u128>) -> bool {
+    /// given, that continues a log with `before` in front of it.
+    fn nacks(&self, op: Op, checksum: Option<u128>, before: Option<u128>) -> bool {
+        if before.is_some() && self.parts_at(op - 1, before) {
+            return true;
+        }
         if !self.is_sure(op) {
             return false;
         }
-        let other = self.checksum(op).zip(checksum);
         let damaged = Mutant::DamageIsANack.is_on() && checksum.is_some_and(|c| !self.has(op, c));
-        op > self.op || other.is_some_and(|(ours, asked)| ours != asked) || damaged
+        op > self.op || self.parts_at(op, checksum) || damaged
     }
 
     /// It may have an entry at `op`, but cannot say which.
@@ -137,42 +149,53 @@ pub(super) fn merge(
     };
     let log_view = log_view.expect("a quorum has joined");
     let canonical = || all().filter(move |(_, join)| join.log_view == log_view);
-    let checksum = |op| canonical().find_map(|(_, join)| join.checksum(op));
     let commit = all().map(|(_, join)| join.commit).max().unwrap_or(0);
 
     // What another log has where those with the greatest log_view cannot say, if a nack quorum never
-    // acknowledged anything else there.
-    let otherwise = |op| {
+    // acknowledged anything else there. What is committed needs no proof that it continues the log: a
+    // quorum has acknowledged it.
+    let otherwise = |op, before: Option<u128>| {
         if !canonical().any(|(_, join)| join.may_have(op)) {
             return None;
         }
-        let others = all().filter_map(|(_, join)| Some((join.log_view, join.checksum(op)?)));
+        let agrees = |join: &Join| before.is_some() && join.checksum(op - 1) == before;
+        let others = all().filter(|(_, join)| op <= commit || op == 1 || agrees(join));
+        let others = others.filter_map(|(_, join)| Some((join.log_view, join.checksum(op)?)));
         let (_, checksum) = others.max_by_key(|(log_view, _)| *log_view)?;
-        let only = |join: &Join| join.nacks(op, None) || join.checksum(op) == Some(checksum);
+        let only =
+            |join: &Join| join.nacks(op, None, before) || join.checksum(op) == Some(checksum);
         let nacks = all().filter(|(_, join)| only(join)).count();
         (nacks >= nack_quorum(replica_count)).then_some(checksum)
     };
-    let checksum = |op| checksum(op).or_else(|| otherwise(op));
+    let known = |op, before| {
+        let said = canonical().find_map(|(_, join)| join.checksum(op));
+        said.or_else(|| otherwise(op, before))
+    };
+    let committed = |op| known(op, None);
 
     let mut end = commit;
+    let mut last = committed(commit);
+    // The checksums of what comes after the commit point.
+    let mut found = Vec::new();
     loop {
         let op = end + 1;
-        let known = checksum(op);
-        if let Some(known) = known {
-            if all().any(|(_, join)| join.has(op, known)) {
+        let next = known(op, last);
+        if let Some(checksum) = next {
+            if all().any(|(_, join)| join.has(op, checksum)) {
                 end = op;
+                last = next;
+                found.push(checksum);
                 continue;
             }
         } else if !canonical().any(|(_, join)| join.may_have(op)) {
             break;
         }
-        let nacks = all().filter(|(_, join)| join.nacks(op, known)).count();
-        if nacks < nack_quorum(replica_count) {
+        let nacks = all().filter(|(_, join)| join.nacks(op, next, last));
+        if nacks.count() < nack_quorum(replica_count) {
             return Merged::Wait { op };
         }
         break;
     }
-    let last = checksum(end);
     let describes = |(_, join): &(ReplicaIndex, &Join)| last.is_some() && join.claimed(end) == last;
     let donor = all()
         .filter(describes)
@@ -180,14 +203,18 @@ pub(super) fn merge(
     let Some((donor, join)) = donor else {
         return Merged::Wait { op: end };
     };
-    let suffix = (join.first..=end).map(|op| checksum(op).unwrap_or(0));
+    let committed = (join.first..=commit).map(|op| committed(op).unwrap_or(0));
+    let after = (commit + 1..).zip(found);
+    let after = after.filter(|(op, _)| *op >= join.first);
     Merged::Log(Target {
         donor,
         op: end,
         checksum: last.expect("somebody describes it"),
         commit,
         first: join.first,
-        suffix: suffix.collect(),
+        suffix: committed
+            .chain(after.map(|(_, checksum)| checksum))
+            .collect(),
     })
 }
 
@@ -311,6 +338,21 @@ mod tests {
             panic!("nothing to wait for");
         };
         assert_eq!(target.op, 12);
+    }
+
+    #[test]
+    fn a_log_that_parts_from_the_others_gives_nothing_that_comes_later() {
+        // What the first has from 11 on died in view 3. The end of the third's log may be lost, but what the
+        // first has there continues nothing, and neither of the others ever acknowledged what would.
+        let all = [join(2, 15, 500), join(3, 12, 0), unsure(join(3, 11, 0), 11)];
+        assert_eq!(merged(&all), Ok((1, 12, 12)));
+        // Without the first, the third and it may have acknowledged more.
+        assert_eq!(merged(&all[1..]), Err(13));
+        // One that agrees so far may have what the third has lost.
+        let mut one = join(2, 15, 500);
+        one.suffix[2..4].copy_from_slice(&[11, 12]);
+        let all = [one, join(3, 12, 0), unsure(join(3, 11, 0), 11)];
+        assert_eq!(merged(&all), Ok((0, 15, 515)));
     }
 
     #[test]
