@@ -231,7 +231,9 @@ impl JournalDisk {
         let before = self.frames.range(..frame.position).next_back();
         let after = self.frames.range(frame.position + 1..).next();
         before.is_some_and(|(_, before)| self.is_good(before))
-            && after.is_some_and(|(_, after)| after.parent == frame.prepare && self.is_good(after))
+            && after.is_some_and(|(_, after)| {
+                !after.restored && after.parent == frame.prepare && self.is_good(after)
+            })
     }
 
     /// Frames that were damaged, as far as a log that begins at `start` goes.
