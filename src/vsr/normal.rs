@@ -76,8 +76,11 @@ impl Vsr {
             }
             Check::Drop => return,
             Check::Evict(reason) => {
-                // Its register may be on the way.
-                if !self.inflight.contains_key(&header.client) {
+                // Its register may be on the way. Or the others have executed it, in a view that this
+                // replica has not heard of: only what is behind its own executions is known to be over.
+                let is_over =
+                    header.session <= self.executed && !self.inflight.contains_key(&header.client);
+                if is_over {
                     effects.push(Effect::Evict {
                         client: header.client,
                         reason,
@@ -425,7 +428,10 @@ impl Vsr {
         if header.view > self.view {
             return self.get_view(header.view, now, effects);
         }
-        if header.view < self.view || self.is_primary() || header.replica != self.primary() {
+        if header.view < self.view {
+            return self.call_forward(header.replica, now, effects);
+        }
+        if self.is_primary() || header.replica != self.primary() {
             return;
         }
         if matches!(self.status, Status::ViewChange | Status::Recovering) {

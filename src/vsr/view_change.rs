@@ -100,14 +100,33 @@ impl Vsr {
         self.count_exit(now, effects);
     }
 
+    /// Not before the view to be left is durable: a replica that says it is in a view is still there after
+    /// a restart, so the others may follow it there.
     fn send_exit(&mut self, now: Time, effects: &mut Effects) {
+        if self.promised.view < self.view {
+            return;
+        }
         self.exit_resend = Deadline::after(now.monotonic, EXIT_RESEND_NS);
         let mut header = self.header(Command::ExitView);
         self.explain_exit(&mut header);
         self.broadcast(header, &[], effects);
     }
 
+    /// Those who lag behind a replica that is recovering: it left their view when it did not know yet that
+    /// it had forgotten promises, joins no view now, and follows only one that is not before its own. So
+    /// it says where it is.
+    pub(super) fn call_forward(&mut self, primary: u8, now: Time, effects: &mut Effects) {
+        if self.status == Status::Recovering && self.exit_resend.due(now.monotonic) {
+            self.exit_resend = Deadline::after(now.monotonic, EXIT_RESEND_NS);
+            self.send(primary, self.header(Command::ExitView), &[], effects);
+        }
+    }
+
     pub(super) fn on_exit_view(&mut self, header: &Header, now: Time, effects: &mut Effects) {
+        // Who does not vote follows views that have begun: this one may never be.
+        if !self.votes() {
+            return;
+        }
         if header.view > self.view {
             // Whoever is in that view has seen a quorum leave the ones before.
             self.leave_for(header.view, now, effects);
@@ -228,7 +247,7 @@ impl Vsr {
         now: Time,
         effects: &mut Effects,
     ) {
-        if header.view < self.view {
+        if header.view < self.view || !self.votes() {
             return;
         }
         if self.primary_of(header.view) != self.config.replica {

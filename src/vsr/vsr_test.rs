@@ -891,3 +891,101 @@ fn logs_are_compared_where_the_other_begins_if_it_begins_above_what_is_verified(
         assert_eq!(lacking.commit(), if agrees { 12 } else { 5 });
     }
 }
+
+fn control(command: Command, from: u8, view: View) -> Message {
+    let pool = PoolConfig {
+        small: 1,
+        medium: 0,
+        large: 0,
+        huge_pages: false,
+    };
+    let mut message = Pool::new(&pool).unwrap().acquire(0).unwrap();
+    message.fill(Header::new(command, CLUSTER, from, view), &[]);
+    message.freeze()
+}
+
+/// The commands that a replica sends when it hears nothing for so long, a tick after the other.
+fn says_within(vsr: &mut Vsr, now: &mut u64, milliseconds: u64) -> Vec<Command> {
+    let mut effects = Vec::new();
+    for _ in 0..milliseconds.div_ceil(TICK_NS / 1_000_000) {
+        *now += TICK_NS;
+        let (monotonic, wall) = (*now, *now);
+        vsr.on_event(Event::Tick, Time { monotonic, wall }, &mut effects);
+    }
+    let sent = effects.iter().filter_map(|effect| {
+        let Effect::Send { message, .. } = effect else {
+            return None;
+        };
+        message.header().command()
+    });
+    sent.collect()
+}
+
+#[test]
+fn a_view_that_is_not_durable_is_not_spoken_of() {
+    let mut vsr = comes_back(0, 1, 0, &[], 0);
+    let mut now = 1_000_000_000;
+    let (monotonic, wall) = (now, now);
+    vsr.start(Time { monotonic, wall }, &mut Vec::new());
+    says_within(&mut vsr, &mut now, 180);
+    let (monotonic, wall) = (now, now);
+    let later = Event::Message(control(Command::ExitView, 2, 4));
+    vsr.on_event(later, Time { monotonic, wall }, &mut Vec::new());
+    assert_eq!(vsr.view(), 4);
+    assert_eq!(says_within(&mut vsr, &mut now, 2_000), []);
+    let (monotonic, wall) = (now, now);
+    vsr.on_event(Event::Persisted, Time { monotonic, wall }, &mut Vec::new());
+    assert!(says_within(&mut vsr, &mut now, 100).contains(&Command::ExitView));
+}
+
+#[test]
+fn a_standby_follows_no_view_that_has_not_begun() {
+    let mut cluster = Cluster::with_standbys(3, 1, 8);
+    cluster.run(500);
+    for command in [Command::ExitView, Command::JoinView] {
+        cluster.event(3, Event::Message(control(command, 1, 9)));
+    }
+    assert_eq!(cluster.nodes[3].vsr.as_ref().unwrap().view(), 0);
+    cluster.heal_and_check();
+}
+
+#[test]
+fn one_that_recovers_in_a_later_view_calls_the_others_there() {
+    for view in [4, 5, 6] {
+        let mut cluster = Cluster::new(3, 8);
+        cluster.run(500);
+        cluster.crash(2);
+        let promise = &mut cluster.nodes[2].disk.promise;
+        (promise.view, promise.recovering) = (view, true);
+        cluster.start(2);
+        cluster.run(3_000);
+        let vsr = cluster.nodes[2].vsr.as_ref().unwrap();
+        assert!(
+            !vsr.is_recovering() && vsr.view() >= view,
+            "{}",
+            cluster.states()
+        );
+        cluster.heal_and_check();
+    }
+}
+
+#[test]
+fn a_session_that_may_be_newer_than_what_was_executed_here_is_not_over() {
+    let mut cluster = Cluster::new(3, 9);
+    cluster.run(500);
+    let executed = cluster.nodes[0].vsr.as_ref().unwrap().executed();
+    for (session, is_over) in [(executed, true), (executed + 1, false)] {
+        let Node { vsr, pool, .. } = &mut cluster.nodes[0];
+        let mut request = pool.acquire(0).unwrap();
+        let mut header = Header::new(Command::Request, CLUSTER, 0, 0);
+        (header.client, header.session, header.request) = (99, session, 1);
+        request.fill(header, &[]);
+        let (monotonic, wall) = (cluster.now, cluster.now);
+        let mut effects = Vec::new();
+        let vsr = vsr.as_mut().unwrap();
+        let event = Event::Request(request);
+        vsr.on_event(event, Time { monotonic, wall }, &mut effects);
+        let evicts = |effect: &Effect| matches!(effect, Effect::Evict { .. });
+        assert_eq!(effects.iter().any(evicts), is_over);
+    }
+}
