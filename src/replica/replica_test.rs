@@ -11,13 +11,14 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::executor::Executor;
 use super::io::{ConnectionId, Input, Output};
+use super::library::LibraryDone;
 use super::open::{Opened, journal_config, open, restore};
 use super::superblock::{Identity, State};
 use super::*;
 use crate::limits::{HEADER_SIZE, MESSAGE_SIZE_MAX, SECTOR_SIZE};
 use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::message::PoolConfig;
-use crate::store::{MemoryStorage, Storage};
+use crate::store::{ManifestRef, MemoryStorage, ScrubStep, Storage, StoreError};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 
@@ -460,6 +461,33 @@ fn a_checkpoint_write_that_fails_stops_the_replica_wherever_it_is() {
         assert!(again.stopped.is_none());
         writes += 1;
     }
+}
+
+/// As the librarian says it of the manifest of this checkpoint.
+fn gone(of: ManifestRef) -> Input {
+    let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+    let error = StoreError::io("read", of.entry().name, error);
+    let entry = of.entry();
+    Input::Library(LibraryDone::Scrubbed(ScrubStep::Gone { of, entry, error }))
+}
+
+#[test]
+fn a_file_that_is_not_there_is_lost_only_if_the_checkpoint_in_force_has_it() {
+    let (mut world, mut session) = with_accounts();
+    let mut in_force = Vec::new();
+    for number in 0..20 {
+        let records = batch(1 + number * 8189);
+        world.request(&mut session, Operation::CreateTransfers, records.as_bytes());
+        in_force.extend(world.replica.superblock.state().manifest());
+    }
+    in_force.dedup();
+    let present = in_force.pop().expect("there were checkpoints");
+    // The scrub asked for it when it was in force, and was slower than the next checkpoint.
+    world.input(gone(in_force.pop().expect("there was one before")));
+    assert_eq!(world.stopped, None);
+    world.input(gone(present));
+    let reason = world.stopped.take().expect("it stops");
+    assert!(reason.contains("restore a backup"), "{reason}");
 }
 
 /// Batches until one is refused; gives that one, and how many were answered.

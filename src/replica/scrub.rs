@@ -89,7 +89,8 @@ impl Replica {
         match step {
             ScrubStep::Sound => {}
             ScrubStep::Round { .. } => self.scrub.rounds += 1,
-            ScrubStep::Damaged { entry, error } => {
+            ScrubStep::Gone { of, .. } if self.superblock.state().manifest() != Some(of) => {}
+            ScrubStep::Damaged { entry, error } | ScrubStep::Gone { entry, error, .. } => {
                 // Found again while it is being mended, it is the same one.
                 if self.mender.file() != Some(entry.name) {
                     self.scrub.damaged += 1;

@@ -22,6 +22,13 @@ pub enum ScrubStep {
     Round { files: u64, bytes: u64 },
     /// This file is not what was written.
     Damaged { entry: FileEntry, error: StoreError },
+    /// This file is not there: lost, if `of` is still the checkpoint in force when this is heard; otherwise
+    /// a newer one may have given it up while the step was on its way.
+    Gone {
+        of: ManifestRef,
+        entry: FileEntry,
+        error: StoreError,
+    },
 }
 
 /// A file in the middle of its verification.
@@ -78,10 +85,7 @@ impl Scrubber {
                 self.files = manifest.files.into();
                 ScrubStep::Sound
             }
-            Err(error) => ScrubStep::Damaged {
-                entry: in_force.entry(),
-                error,
-            },
+            Err(error) => self.judge(in_force.entry(), error, in_force),
         }
     }
 
@@ -96,10 +100,15 @@ impl Scrubber {
 
     fn judge(&self, entry: FileEntry, error: StoreError, in_force: &ManifestRef) -> ScrubStep {
         let gone = matches!(&error, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
-        if gone && self.of != Some(*in_force) {
-            return ScrubStep::Sound;
+        match self.of {
+            Some(of) if gone && of != *in_force => ScrubStep::Sound,
+            _ if gone => ScrubStep::Gone {
+                of: *in_force,
+                entry,
+                error,
+            },
+            _ => ScrubStep::Damaged { entry, error },
         }
-        ScrubStep::Damaged { entry, error }
     }
 }
 
@@ -187,7 +196,7 @@ mod tests {
                 storage.remove(name).unwrap();
                 let mut scrubber = Scrubber::default();
                 let step = round(&mut scrubber, &storage, &of);
-                assert!(matches!(step, ScrubStep::Damaged { .. }), "a file is gone");
+                assert!(matches!(step, ScrubStep::Gone { of: o, .. } if o == of));
             }
         }
     }
