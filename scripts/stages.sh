@@ -103,7 +103,10 @@ perf report -i "$data/perf" --no-children --stdio -g none -s comm,sym 2>/dev/nul
             if (sym ~ /xxh3/) what = "checksums of checkpoint files"
             else if (sym ~ /pack/) what = "packing of rows"
             else what = "writing of checkpoint files"
-        } else if (comm == "librarian") what = "scrub"
+        } else if (comm == "librarian") {
+            if (sym ~ /xxh3|scrub|iomap|dio|ext4|xfs/) what = "scrub"
+            else what = "first touch of memory, ahead of the executor"
+        }
         sum[comm "\t" what] += share
     }
     END {
