@@ -40,7 +40,8 @@ pub struct Promise {
     /// The head of the log when `log_view` began: what a disk holds beyond it from former views is
     /// not part of the log.
     pub log_view_op: Op,
-    /// A lower bound of the commit point: saves work after a restart, promises nothing.
+    /// A lower bound of the commit point: saves work after a restart. What it counts as committed is in
+    /// the journal, durably: a restart takes it for true of whatever it finds there.
     pub commit: Op,
     /// What was promised before is not known: no vote until the others have told.
     pub recovering: bool,

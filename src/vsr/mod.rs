@@ -526,7 +526,9 @@ impl Vsr {
             view: self.view,
             log_view: self.log_view,
             log_view_op: self.log_view_op,
-            commit: self.commit,
+            // Beyond that the disk may still hold what died in a view change: its replacements are on
+            // their way.
+            commit: self.commit.min(self.durable),
             recovering: self.is_recovering(),
         };
         self.promising.push_back(promise);

@@ -989,3 +989,45 @@ fn a_session_that_may_be_newer_than_what_was_executed_here_is_not_over() {
         assert_eq!(effects.iter().any(evicts), is_over);
     }
 }
+
+#[test]
+fn a_restart_is_not_told_that_what_has_died_on_its_disk_was_committed() {
+    // The disk has three entries that died; the view's log has others there, which are not on it yet.
+    let mut vsr = comes_back(2, 0, 0, &[2001, 2002, 2003], 0);
+    vsr.set_journal_free(1 << 20);
+    let mut parent = 1000;
+    let prepares = (1..=3).map(|op| {
+        let mut prepare = vsr.pool.acquire(0).unwrap();
+        let mut header = Header::new(Command::Prepare, CLUSTER, 1, 1);
+        (header.op, header.parent, header.timestamp) = (op, parent, op);
+        prepare.fill(header, &[]);
+        parent = prepare.header().checksum;
+        prepare.freeze()
+    });
+    let prepares: Vec<Message> = prepares.collect();
+    let checksums: Vec<u128> = prepares.iter().map(|p| p.header().checksum).collect();
+    let mut view = vsr.pool.acquire(3 * 16).unwrap();
+    let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+    (header.op, header.commit, header.context) = (3, 3, checksums[2]);
+    view.fill(header, &body_of(&checksums));
+    answers(&mut vsr, Event::Message(view.freeze()));
+    for prepare in prepares {
+        answers(&mut vsr, Event::Message(prepare));
+    }
+    assert_eq!((vsr.commit(), vsr.durable), (3, 0));
+    let durable = |op: Op| Event::Durable {
+        op,
+        checksum: checksums[usize::try_from(op).unwrap() - 1],
+    };
+    for (then, view, commit) in [(None, 2, 0), (Some(durable(2)), 3, 2)] {
+        if let Some(event) = then {
+            answers(&mut vsr, event);
+        }
+        answers(
+            &mut vsr,
+            Event::Message(control(Command::ExitView, 0, view)),
+        );
+        let promise = vsr.promising.back().unwrap();
+        assert_eq!((promise.view, promise.commit), (view, commit));
+    }
+}
