@@ -333,7 +333,9 @@ fn growth(batches: usize, accounts: u64, directory: Option<String>) {
     drop(world);
     let (start, wall) = (Instant::now(), Wall::now());
     let manifest = Manifest::open(&*storage, &reference).unwrap();
-    let ledger = Ledger::restore(&*storage, &manifest.files).unwrap();
+    let ledger = Ledger::default()
+        .restore(&*storage, &manifest.files)
+        .unwrap();
     println!(
         "restore {:.0} ms, of processor time {:.0} ms",
         wall.elapsed().as_secs_f64() * 1e3,

@@ -167,6 +167,7 @@ fn every_table_covers_every_byte_once() {
         "PackedEntry",
         "PackedField",
         "PackedHead",
+        "RunHead",
         "Section",
         "SessionRecord",
         "SessionsHeader",
@@ -595,12 +596,13 @@ fn checkpoint_files() {
 
 fn assert_ledger_sections(file: &File) {
     let counts = [
-        ("version", 3),
+        ("version", 4),
         ("chunk_rows_log2", 16),
         ("accounts", 2),
         ("transfers", 4),
         ("failed", 1),
         ("expired", 1),
+        ("run_chunks_log2", 6),
     ];
     layout(DISK, "Counts").assert_numbers(file.section(1), &counts);
     let account = layout(DISK, "Account");
@@ -668,11 +670,12 @@ fn assert_expired(bytes: &[u8], timestamp: u64, at: u128, pending: u128) {
     layout(DISK, "Expired").assert_numbers(bytes, &fields);
 }
 
-/// Sixteen rows make a chunk: sixteen transfers, all of which expire.
+/// Sixteen rows make a chunk, and a run: sixteen transfers, all of which expire.
 #[test]
 fn chunk_files() {
     let mut ledger = Ledger::new(LedgerOptions {
         chunk_rows_log2: 4,
+        run_chunks_log2: 0,
         ..LedgerOptions::default()
     });
     let accounts = [1, 2].map(|id| Account {
@@ -791,4 +794,36 @@ fn chunk_files() {
         ("expired", 16),
     ];
     head.assert_numbers(file.section(5), &ends);
+    assert_run(&open(FileKind::TransferRun));
+}
+
+/// The two halves of a product, combined by exclusive or.
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    let low = product & u128::from(u64::MAX);
+    u64::try_from(product >> 64 ^ low).unwrap()
+}
+
+/// The run of sixteen ids from 31 on: one bucket, one line.
+fn assert_run(file: &File) {
+    let head = [("id_least", 31), ("id_greatest", 46), ("rows_log2", 4)];
+    layout(DISK, "RunHead").assert_numbers(file.section(1), &head);
+    assert_eq!(file.section(2), [0u32, 16].as_bytes());
+    let hash = |id: u64| {
+        let low = fold(id ^ 0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93);
+        let high = fold(0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db);
+        fold(low ^ high.rotate_left(32), 0x8ebc_6af0_9c88_c6e3) >> 24
+    };
+    let entries = (0..16).map(|row| hash(31 + row) << 4 | row);
+    let bytes = entries.flat_map(|entry: u64| entry.to_le_bytes()[..6].to_vec());
+    assert_eq!(file.section(3), bytes.collect::<Vec<u8>>());
+    let mut line = [0u8; 64];
+    for id in 31..47 {
+        let mixed = fold(hash(id) ^ 0x9fb2_1c65_1e98_df25, 0xd6e8_feb8_6659_fd93);
+        for number in 0..6 {
+            let bit = usize::try_from(mixed >> (9 * number) & 511).unwrap();
+            line[bit / 8] |= 1 << (bit % 8);
+        }
+    }
+    assert_eq!(file.section(4), line);
 }

@@ -158,14 +158,16 @@ fn restore(
 ) -> Result<Ledger, Box<dyn std::error::Error>> {
     let manifest = Manifest::open(storage, reference)?;
     manifest.sessions(storage)?;
-    Ok(Ledger::restore(storage, &manifest.files)?)
+    Ok(Ledger::default().restore(storage, &manifest.files)?)
 }
 
 /// A ledger with a little of everything, its checkpoint, and its digest.
 fn small_checkpoint() -> (MemoryStorage, ManifestRef, u128) {
     let mut ledger = Ledger::new(LedgerOptions {
         chunk_rows_log2: 8,
+        run_chunks_log2: 1,
         resident_chunks: 2,
+        filter_size: 1 << 10,
     });
     let accounts: Vec<Account> = (1..=20)
         .map(|id| Account {

@@ -61,7 +61,7 @@ impl World {
             pool: Pool::new(&config).expect("a small map"),
             ledger: Ledger::new(LedgerOptions {
                 chunk_rows_log2: 8,
-                resident_chunks: 4,
+                ..LedgerOptions::default()
             }),
             timestamp: 1_000_000,
             op: 0,

@@ -274,9 +274,10 @@ fn of_store(error: StoreError) -> Trouble {
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             Trouble::Overtaken
         }
-        StoreError::Io { .. } | StoreError::Damaged { .. } | StoreError::List(_) => {
-            Trouble::Failed(Failure::new(error))
-        }
+        StoreError::Io { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Version { .. }
+        | StoreError::List(_) => Trouble::Failed(Failure::new(error)),
     }
 }
 

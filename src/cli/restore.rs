@@ -96,7 +96,9 @@ impl Image {
             for entry in &manifest.files {
                 copy(&from, &mut storage, *entry).map_err(Failure::new)?;
             }
-            ledger = Ledger::restore(&storage, &manifest.files).map_err(Failure::new)?;
+            ledger = Ledger::default()
+                .restore(&storage, &manifest.files)
+                .map_err(Failure::new)?;
         }
         let mut replay = Replay::new(&self.state, ledger);
         self.replay(&mut replay)?;

@@ -4,7 +4,7 @@
 //!   executor:  apply(op, operation, timestamp, body) ──► reply         one after another
 //!              snapshot(op) ──► Box<dyn Snapshot> ──► builder: write files
 //!              published(op) ◄── the checkpoint is durable and referenced
-//!   start:     restore(files of a manifest)
+//!   start:     an empty machine, restore(files of a manifest)
 //! ```
 //!
 //! **Same prepares, same bytes.** A machine is a deterministic function of the operations applied to
@@ -54,8 +54,8 @@ pub trait Machine: Send {
     /// The checkpoint of `op` is durable and referenced: what its files hold may leave memory.
     fn published(&mut self, op: u64);
 
-    /// The machine as of a checkpoint, from its files.
-    fn restore(storage: &dyn Storage, files: &[FileEntry]) -> Result<Self, StoreError>
+    /// The machine as of a checkpoint, from its files. `self` is an empty one, with its settings.
+    fn restore(self, storage: &dyn Storage, files: &[FileEntry]) -> Result<Self, StoreError>
     where
         Self: Sized;
 

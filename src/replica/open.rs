@@ -127,14 +127,14 @@ pub struct Restored<M> {
 pub fn restore<M: Machine>(
     state: &State,
     storage: &dyn Storage,
-    empty: impl FnOnce() -> M,
+    empty: impl Fn() -> M,
 ) -> Result<Restored<M>, OpenError> {
     let nothing = |lost| Restored {
         machine: empty(),
         sessions: no_sessions(state),
         lost,
     };
-    match read_checkpoint::<M>(state, storage) {
+    match read_checkpoint(state, storage, &empty) {
         Ok(Some((machine, sessions))) => Ok(Restored {
             machine,
             sessions,
@@ -269,6 +269,7 @@ fn no_sessions(state: &State) -> Sessions {
 fn read_checkpoint<M: Machine>(
     state: &State,
     storage: &dyn Storage,
+    empty: impl Fn() -> M,
 ) -> Result<Option<(M, Sessions)>, OpenError> {
     let Some(reference) = state.manifest() else {
         return Ok(None);
@@ -279,5 +280,6 @@ fn read_checkpoint<M: Machine>(
     if Mutant::LosesSessions.is_on() {
         sessions = no_sessions(state);
     }
-    Ok(Some((M::restore(storage, &manifest.files)?, sessions)))
+    let machine = empty().restore(storage, &manifest.files)?;
+    Ok(Some((machine, sessions)))
 }

@@ -103,7 +103,7 @@ impl Storage for DirectoryStorage {
         let unfinished = self.path.join(format!("{name}{}", self.suffix));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
-        let direct = (!name.kind.is_chunk()).then(|| {
+        let direct = (!name.kind.is_asked_soon()).then(|| {
             options
                 .clone()
                 .custom_flags(libc::O_DIRECT)
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(disk.list().unwrap(), memory.list().unwrap());
         let manifest = Manifest::open(&disk, &reference).unwrap();
         manifest.verify(&disk).unwrap();
-        let restored = Ledger::restore(&disk, &manifest.files).unwrap();
+        let restored = Ledger::default().restore(&disk, &manifest.files).unwrap();
         assert_eq!(restored.digest(), ledger.digest());
         assert_eq!(sweep(&mut disk, &[reference]).unwrap(), 0);
         assert_eq!(sweep(&mut disk, &[]).unwrap(), 3);

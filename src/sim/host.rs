@@ -34,10 +34,12 @@ use crate::replica::open::{OpenError, journal_config, open, restore};
 use crate::replica::superblock::{Identity, State};
 use crate::store::{BLOCK_SIZE, FileKind, FileName, Manifest, MemoryStorage};
 
-/// Small chunks, few of them in memory: files fill, are sealed, and are read back within a short run.
+/// Small chunks and runs, few of them in memory: files fill, are sealed, and are read back within a short run.
 const LEDGER: LedgerOptions = LedgerOptions {
     chunk_rows_log2: 8,
+    run_chunks_log2: 1,
     resident_chunks: 2,
+    filter_size: 1 << 10,
 };
 
 /// A block four times a second: rounds over small checkpoints, again and again, at little cost.

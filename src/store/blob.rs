@@ -3,7 +3,7 @@
 //! Whoever reads them sees no difference. Clones share the bytes, so that another thread can write
 //! the file meanwhile. They begin at a multiple of four bytes, wherever they are.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use zerocopy::IntoBytes;
@@ -49,6 +49,22 @@ impl Blob {
     pub fn will_need(&self) {
         if let Bytes::File { map, offset, size } = &self.0 {
             map.will_need(*offset, *size);
+        }
+    }
+
+    /// Lets go of the memory of some bytes that are in a file; they are read again when they are looked at.
+    pub fn release_range(&self, range: Range<usize>) {
+        if let Bytes::File { map, offset, size } = &self.0 {
+            debug_assert!(range.end <= *size);
+            map.release_range(*offset + range.start..*offset + range.end);
+        }
+    }
+
+    /// Asks for some of them.
+    pub fn will_need_range(&self, range: Range<usize>) {
+        if let Bytes::File { map, offset, size } = &self.0 {
+            debug_assert!(range.end <= *size);
+            map.will_need(*offset + range.start, range.len());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What can go wrong between the store and its files.
 //!
-//! Three kinds, treated differently: the disk is full (wait for room), the environment fails otherwise
-//! (an I/O error: stop, fix it, start again), or the disk lies (damage: fetch the file from another
-//! replica). All name the file.
+//! Four kinds, treated differently: the disk is full (wait for room), the environment fails otherwise
+//! (an I/O error: stop, fix it, start again), the disk lies (damage: fetch the file from another
+//! replica), or another release wrote it (use that one). All name the file.
 
 use std::io;
 
@@ -26,6 +26,15 @@ pub enum StoreError {
         offset: u64,
         what: &'static str,
     },
+    #[error(
+        "checkpoint file {file} has format version {found}, and this release reads version {known}: \
+         start the replica with the release that wrote it"
+    )]
+    Version {
+        file: FileName,
+        found: u32,
+        known: u32,
+    },
     #[error("cannot list the checkpoint files: {0}")]
     List(io::Error),
 }
@@ -43,7 +52,7 @@ impl StoreError {
     pub fn is_full(&self) -> bool {
         match self {
             Self::Io { source, .. } => is_full(source),
-            Self::Damaged { .. } | Self::List(_) => false,
+            Self::Damaged { .. } | Self::Version { .. } | Self::List(_) => false,
         }
     }
 
@@ -59,7 +68,7 @@ impl StoreError {
                     io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
                 ) || source.raw_os_error() == Some(EIO)
             }
-            Self::List(_) => false,
+            Self::Version { .. } | Self::List(_) => false,
         }
     }
 

@@ -26,6 +26,9 @@
 //! Promises: at most 80 % full where not yet split, bounded work per insertion, deterministic. It
 //! must not know what a row is.
 
+use std::ops::Range;
+
+use super::id_hash::IdHash;
 use super::pages::{Pages, prefetch};
 use super::reserve::Reserve;
 
@@ -41,6 +44,8 @@ const HASH_BITS: u32 = LANE_BITS + 32;
 /// Buckets in one mapping: 8 MiB, so that little is touched ahead of its use.
 const BLOCK_BUCKETS_LOG2: u32 = 17;
 const BLOCK_BUCKETS: u64 = 1 << BLOCK_BUCKETS_LOG2;
+/// How far ahead of itself a sweep fetches: less than a lane, so what it asks for is mapped.
+const SWEEP_AHEAD: u64 = 8;
 
 #[repr(C, align(64))]
 struct Bucket {
@@ -52,41 +57,14 @@ struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// A mixed id, computed once and used for prefetch, probe and insertion.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct IdHash(u64);
-
-impl IdHash {
-    /// Mixes all bits of the id into all bits of the hash, whatever scheme made the id.
-    #[inline(always)]
-    pub fn of(id: u128) -> Self {
-        let (low, high) = halves(id);
-        let a = fold(low ^ 0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93);
-        let b = fold(high ^ 0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db);
-        Self(fold(a ^ b.rotate_left(32), 0x8ebc_6af0_9c88_c6e3))
-    }
-
-    #[inline(always)]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "these 32 bits are what is stored"
-    )]
-    fn stored(self) -> u32 {
-        (self.0 >> LANE_BITS) as u32
-    }
-}
-
+/// The part of the hash that an entry stores.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "takes the halves")]
-fn halves(wide: u128) -> (u64, u64) {
-    (wide as u64, (wide >> 64) as u64)
-}
-
-/// The two halves of the 128-bit product, added without carry.
-#[inline(always)]
-fn fold(a: u64, b: u64) -> u64 {
-    let (low, high) = halves(u128::from(a) * u128::from(b));
-    low ^ high
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "these 32 bits are what is stored"
+)]
+fn stored_part(hash: IdHash) -> u32 {
+    (hash.0 >> LANE_BITS) as u32
 }
 
 impl Bucket {
@@ -221,7 +199,7 @@ impl Index {
     /// The row for which `is_it` agrees, among those whose hash does.
     #[inline(always)]
     pub fn find(&self, hash: IdHash, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let stored = hash.stored();
+        let stored = stored_part(hash);
         let mut number = self.home(hash);
         loop {
             let bucket = self.bucket(number);
@@ -248,9 +226,9 @@ impl Index {
         let home = self.home(hash);
         let bucket = self.bucket_mut(home);
         if bucket.count() < ENTRIES {
-            bucket.put(hash.stored(), row);
+            bucket.put(stored_part(hash), row);
         } else {
-            self.place(home, hash.stored(), row);
+            self.place(home, stored_part(hash), row);
         }
         self.entries += 1;
     }
@@ -274,7 +252,7 @@ impl Index {
 
     /// Takes out the entry of `hash` and `row`, which is there.
     pub fn remove(&mut self, hash: IdHash, row: u32) {
-        let stored = hash.stored();
+        let stored = stored_part(hash);
         let home = self.home(hash);
         let mut number = home;
         loop {
@@ -290,6 +268,30 @@ impl Index {
             }
             assert!(bucket.rows[ENTRIES] > 0, "an entry to be removed is there");
             number += LANES;
+        }
+    }
+
+    /// Where a whole sweep ends: the buckets in use, and those where the last ones overflow to.
+    pub fn sweep_end(&self) -> u64 {
+        self.buckets + LANES - SWEEP_AHEAD
+    }
+
+    /// Takes the entries out of these buckets whose row is not to be kept. Entries may move from one bucket
+    /// to another between calls, so a sweep in several calls may miss a few.
+    pub fn sweep(&mut self, buckets: Range<u64>, mut keep: impl FnMut(u32) -> bool) {
+        for number in buckets.start..buckets.end.min(self.sweep_end()) {
+            prefetch(self.bucket_pointer(number + SWEEP_AHEAD));
+            let mut entry = 0;
+            while entry < self.bucket(number).count() {
+                if keep(self.bucket(number).rows[entry]) {
+                    entry += 1;
+                    continue;
+                }
+                let (stored, _) = self.bucket_mut(number).take(entry);
+                let home = self.home(self.hash_of(number, stored));
+                self.forget_path(home, number);
+                self.entries -= 1;
+            }
         }
     }
 
@@ -511,6 +513,39 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_leaves_what_is_kept() {
+        let mut index = Index::default();
+        let mut expected = BTreeMap::new();
+        for row in 0..100_000u32 {
+            let id = u128::from(row) << 17 | 5;
+            index.insert(IdHash::of(id), row);
+            expected.insert(id, row);
+            if row % 128 == 0 {
+                index.settle();
+            }
+        }
+        let end = index.sweep_end();
+        let mut swept = 0;
+        while swept < end {
+            index.sweep(swept..swept + 1000, |row| row >= 60_000 || row % 100 == 7);
+            swept += 1000;
+        }
+        expected.retain(|_, row| *row >= 60_000 || *row % 100 == 7);
+        check(&index, &expected);
+        // What was there is not found any more, and there is room for others.
+        assert_eq!(index.find(IdHash::of(5), |row| row == 0), None);
+        let buckets = index.buckets;
+        for row in 100_000..150_000u32 {
+            let id = u128::from(row) << 17 | 5;
+            index.insert(IdHash::of(id), row);
+            expected.insert(id, row);
+            index.settle();
+        }
+        check(&index, &expected);
+        assert_eq!(index.buckets, buckets);
+    }
+
+    #[test]
     fn absent_ids_are_almost_always_known_to_be_absent() {
         let mut index = Index::with_capacity(100_000);
         let buckets = index.buckets;
@@ -575,7 +610,7 @@ mod tests {
             for (step, (insert, key)) in steps.into_iter().enumerate() {
                 // Few lanes, so that buckets overflow.
                 let id = u128::from(key);
-                let hash = IdHash(fold(u64::from(key) ^ 0x1234_5678_9abc, 0xd6e8_feb8_6659_fd93) << 8);
+                let hash = IdHash(IdHash::of(u128::from(key)).0 << 8);
                 if insert && !expected.contains_key(&id) {
                     index.insert(hash, key);
                     expected.insert(id, key);

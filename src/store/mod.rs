@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   machine ──► table (rows)   index (id → row)   postings (value → rows)   memory
-//!                  │ snapshot
+//!                  │ snapshot       └─► runs (old ids, in files) and their filter
 //!                  ▼
 //!   builder ──► sealed files ──► manifest ──► superblock   storage
 //! ```
@@ -17,7 +17,11 @@
 mod pages;
 mod reserve;
 mod table;
+mod id_hash;
 mod index;
+mod filter;
+mod run;
+mod runs;
 mod storage;
 mod blob;
 mod positions;
@@ -37,13 +41,16 @@ pub use blob::Blob;
 pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
 pub use copy::SealedCopy;
 pub use error::StoreError;
-pub use index::{IdHash, Index, ROW_NONE};
+pub use id_hash::IdHash;
+pub use index::{Index, ROW_NONE};
 pub use memory::MemoryStorage;
 pub use packed::{Field, PackedChunk, PackedRows, pack};
 pub use pages::{Pages, prefetch};
 pub use positions::{Matches, Positions, TERMS_MAX, Term};
 pub use postings::{POSTINGS_ROWS_LOG2_MAX, Postings, PostingsBuilder};
 pub use reserve::Reserve;
+pub use run::{RUN_ROWS_LOG2_MAX, Run, RunIds, run_size, write_run};
+pub use runs::{FILTER_BITS, FilterMaker, Runs};
 pub use scrub::{ScrubStep, Scrubber};
 pub use sealed::{BLOCK_SIZE, FileEntry, SealedFile, SealedWriter, Section};
 pub use storage::{FileKind, FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage, is_full};

@@ -39,25 +39,43 @@ pub enum FileKind {
     FailedIds = 5,
     /// A full chunk of expiries that have happened; numbered by chunk.
     Expired = 6,
+    /// The ids of many full chunks of transfers, by hash; numbered from 0.
+    TransferRun = 7,
+    /// The same of ids that failed for good.
+    FailedRun = 8,
 }
 
 impl FileKind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Manifest,
         Self::Sessions,
         Self::Ledger,
         Self::Transfers,
         Self::FailedIds,
         Self::Expired,
+        Self::TransferRun,
+        Self::FailedRun,
     ];
 
     pub fn from_code(code: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u16 == code)
     }
 
-    /// Numbered by chunk: once such a file is there, every later checkpoint has it too.
+    /// Of full chunks, numbered from 0: once such a file is there, every later checkpoint has it too.
     pub fn is_chunk(self) -> bool {
-        matches!(self, Self::Transfers | Self::FailedIds | Self::Expired)
+        match self {
+            Self::Manifest | Self::Sessions | Self::Ledger => false,
+            Self::Transfers
+            | Self::FailedIds
+            | Self::Expired
+            | Self::TransferRun
+            | Self::FailedRun => true,
+        }
+    }
+
+    /// Whether what is new in it is what is read: rows are, ids of rows that are not new are not.
+    pub fn is_asked_soon(self) -> bool {
+        self.is_chunk() && !matches!(self, Self::TransferRun | Self::FailedRun)
     }
 
     const fn name(self) -> &'static str {
@@ -68,6 +86,8 @@ impl FileKind {
             Self::Transfers => "transfers",
             Self::FailedIds => "failed-ids",
             Self::Expired => "expired",
+            Self::TransferRun => "transfer-run",
+            Self::FailedRun => "failed-run",
         }
     }
 }
@@ -76,7 +96,7 @@ impl FileKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileName {
     pub kind: FileKind,
-    /// An op or a chunk, see [`FileKind`].
+    /// An op, a chunk or a run, see [`FileKind`].
     pub number: u64,
 }
 
@@ -180,10 +200,22 @@ impl Map {
     /// Lets the process go without what it has read of the file so far: it stays in the page cache, but
     /// no longer counts as memory of this process. Best effort.
     pub fn release(&self) {
+        self.release_range(0..self.len());
+    }
+
+    /// The same for some of its bytes.
+    pub fn release_range(&self, range: Range<usize>) {
         if let MapBytes::File(map) = &*self.0 {
+            assert!(range.end <= map.len());
             // SAFETY: pages of a shared map that nobody writes are read from the file again when they are
-            // next looked at, with the same bytes.
-            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // next looked at, with the same bytes. The range lies in the map, as was just checked.
+            let _ = unsafe {
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.len(),
+                )
+            };
         }
     }
 

@@ -69,7 +69,9 @@ pub(super) fn store_problem(part: &'static str, error: &StoreError) -> Problem {
         StoreError::Io { source, .. } if is_cut(source.kind()) => {
             Problem::damage(part, format!("{what}; restore it from another replica"))
         }
-        StoreError::Io { .. } | StoreError::List(_) => Problem::unreadable(part, what),
+        StoreError::Io { .. } | StoreError::Version { .. } | StoreError::List(_) => {
+            Problem::unreadable(part, what)
+        }
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn examine(source: &Source, state: &State, problems: &mut Vec<Problem
 fn ledger(source: &Source, state: &State, problems: &mut Vec<Problem>) -> Option<LedgerReport> {
     let manifest = checkpoint::manifest(source, state).ok().flatten()?;
     let storage: &dyn Storage = &source.checkpoints();
-    let restored = Ledger::restore(storage, &manifest.files);
+    let restored = Ledger::default().restore(storage, &manifest.files);
     let ledger = restored
         .map_err(|error| problems.push(checkpoint::store_problem(PART, &error)))
         .ok()?;

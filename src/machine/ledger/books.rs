@@ -10,7 +10,7 @@
 //!   expired      expiries that have happened, rows of 48 bytes, in order, never changed
 //!
 //!   account_ids   id → row of `accounts`
-//!   transfer_ids  id → row of `transfers`, or FAILED_BASE + row of `failed`
+//!   transfer_ids  id → row of `transfers`, or FAILED_BASE + row of `failed`: memory, then runs
 //!   indexes       value → rows
 //!   history       what balances were
 //! ```
@@ -29,6 +29,7 @@ use stampede_client::wire::record::transfer_flags;
 use super::LedgerOptions;
 use super::expiry::Expiries;
 use super::history::{History, PeriodOpenings, Point};
+use super::ids::TransferIds;
 use super::indexes::Indexes;
 use super::openings::Side;
 use super::resolutions::{Resolution, Resolutions};
@@ -39,7 +40,7 @@ use crate::store::{IdHash, Index, ROW_NONE, Table, prefetch};
 
 /// Rows of `transfer_ids` from here on are failed ids: room for 3.2 billion transfers and one
 /// billion failures.
-const FAILED_BASE: u32 = 0xc000_0000;
+pub(super) const FAILED_BASE: u32 = 0xc000_0000;
 
 /// A candidate row that nobody has looked for yet.
 pub(super) const ROW_UNKNOWN: u32 = ROW_NONE - 1;
@@ -50,7 +51,7 @@ pub(super) struct Books {
     pub(super) accounts: Table<AccountRow>,
     pub(super) account_ids: Index,
     pub(super) transfers: Table<Transfer>,
-    pub(super) transfer_ids: Index,
+    pub(super) transfer_ids: TransferIds,
     pub(super) failed: Table<u128>,
     pub(super) resolutions: Resolutions,
     pub(super) expiries: Expiries,
@@ -71,13 +72,13 @@ pub(super) enum Known {
 }
 
 impl Books {
-    /// Empty books whose indexes have the size for as many accounts and transfer ids.
-    pub(super) fn with_capacity(options: LedgerOptions, accounts: u64, transfers: u64) -> Self {
+    /// Empty books whose indexes have the size for so many accounts, and ids of transfers in memory.
+    pub(super) fn with_capacity(options: LedgerOptions, accounts: u64, ids: u64) -> Self {
         Self {
             accounts: Table::new(options.chunk_rows_log2),
             account_ids: Index::with_capacity(accounts),
             transfers: Table::new(options.chunk_rows_log2),
-            transfer_ids: Index::with_capacity(transfers),
+            transfer_ids: TransferIds::with_capacity(options, ids),
             failed: Table::new(options.chunk_rows_log2),
             resolutions: Resolutions::new(options.chunk_rows_log2),
             expiries: Expiries::default(),
@@ -112,7 +113,7 @@ impl Books {
     /// What is known of a transfer's id.
     #[inline(always)]
     pub(super) fn transfer(&self, id: u128, hash: IdHash) -> Known {
-        let found = self.transfer_ids.find(hash, |row| {
+        let found = self.transfer_ids.find(id, hash, |row| {
             if row < FAILED_BASE {
                 self.transfer_id(row) == id
             } else {
@@ -158,7 +159,7 @@ impl Books {
         }
     }
 
-    /// Fetches what [`Index::candidate`] gave for a transfer's id. A row that has to come from its
+    /// Fetches what [`TransferIds::candidate`] gave for a transfer's id. A row that has to come from its
     /// file is only asked for, so that the reads of a sub-batch overlap.
     #[inline(always)]
     pub(super) fn prefetch_transfer(&self, candidate: u32) {
@@ -171,12 +172,25 @@ impl Books {
         }
     }
 
+    /// What an id's row may be, when a run was asked for it before; begins to read the row.
+    #[cold]
+    pub(super) fn fetch_from_runs(&self, id: u128, hash: IdHash) -> u32 {
+        let row = self.transfer_ids.candidate_in_runs(id, hash);
+        self.prefetch_transfer(row);
+        row
+    }
+
     #[inline(never)]
     fn ask_for_transfer(&self, row: u32) {
         match self.unresolved.row(row) {
             Some(kept) => prefetch(kept),
             None => self.transfers.fetch(row),
         }
+    }
+
+    /// Ids of transfers that there are, a number that wraps.
+    pub(super) fn ids(&self) -> u32 {
+        self.transfers.len().wrapping_add(self.failed.len())
     }
 
     /// The present point in time.
@@ -211,6 +225,9 @@ impl Books {
     #[inline]
     pub(super) fn settle(&mut self) {
         self.unresolved.settle();
+        let (ids, unresolved) = (self.ids(), &self.unresolved);
+        let is_kept = |row| unresolved.row(row).is_some();
+        self.transfer_ids.sweep(ids, self.file_rows, is_kept);
         self.history.settle(self.now());
         self.indexes
             .settle(&self.transfers, &self.accounts, &self.expired);
@@ -311,7 +328,7 @@ impl Books {
         self.transfer_ids.insert(hash, FAILED_BASE + row);
     }
 
-    /// Appends failed ids as they were.
+    /// Appends failed ids as they were, which are in no run.
     pub(super) fn restore_failed(&mut self, ids: &[u128]) {
         self.transfer_ids
             .extend(ids, FAILED_BASE + self.failed.len());

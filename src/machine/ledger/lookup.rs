@@ -9,7 +9,7 @@ use stampede_client::wire::{Account, Transfer};
 use zerocopy::IntoBytes;
 
 use super::batch::SUB_BATCH_EVENTS;
-use super::books::{Books, Known};
+use super::books::{Books, Known, ROW_UNKNOWN};
 use crate::store::{IdHash, ROW_NONE};
 
 const ID_SIZE: usize = size_of::<u128>();
@@ -84,9 +84,23 @@ impl Books {
     pub(super) fn lookup_transfers(&self, ids: &[u8], found: &mut [u8]) -> usize {
         let mut found = Found::new(found);
         for ids in ids.chunks(SUB_BATCH_EVENTS * ID_SIZE) {
-            ids_of(ids).for_each(|id| self.transfer_ids.prefetch(IdHash::of(id)));
-            for id in ids_of(ids) {
-                self.prefetch_transfer(self.transfer_ids.candidate(IdHash::of(id)));
+            let mut in_runs = [false; SUB_BATCH_EVENTS];
+            ids_of(ids).for_each(|id| self.transfer_ids.prefetch(id, IdHash::of(id)));
+            for (in_runs, id) in in_runs.iter_mut().zip(ids_of(ids)) {
+                let candidate = self.transfer_ids.candidate(id, IdHash::of(id));
+                *in_runs = candidate == ROW_UNKNOWN;
+                if *in_runs {
+                    self.transfer_ids.ask_runs(id, IdHash::of(id));
+                } else {
+                    self.prefetch_transfer(candidate);
+                }
+            }
+            for (_, id) in in_runs
+                .into_iter()
+                .zip(ids_of(ids))
+                .filter(|(in_runs, _)| *in_runs)
+            {
+                self.fetch_from_runs(id, IdHash::of(id));
             }
             for id in ids_of(ids) {
                 if let Known::Transfer(row) = self.transfer(id, IdHash::of(id)) {

@@ -10,6 +10,7 @@
 //! | file | idea |
 //! | --- | --- |
 //! | `books` | the tables, and how things are found in them |
+//! | `ids` | which row an id of a transfer stands for: memory, filter, runs |
 //! | `batch` | what both creates share: order, chains, imported batches, results |
 //! | `accounts` | create_accounts |
 //! | `transfers` | create_transfers: the common head, plain and pending transfers |
@@ -42,6 +43,7 @@ mod digest;
 mod exists;
 mod expiry;
 mod history;
+mod ids;
 mod indexes;
 mod lookup;
 mod openings;
@@ -102,9 +104,19 @@ pub struct Ledger {
 pub struct LedgerOptions {
     /// Rows in a chunk of a table, as a power of two. Part of the file format.
     pub chunk_rows_log2: u32,
+    /// Full chunks whose ids make a run, as a power of two. Part of the file format.
+    pub run_chunks_log2: u32,
     /// Full chunks of transfers that stay in memory after their file is published.
     pub resident_chunks: u32,
+    /// Bytes of the filter of ids in runs, at most. A matter of speed alone.
+    pub filter_size: u64,
 }
+
+/// Four million ids: runs are few, and what waits for a run fits 100 MiB.
+const RUN_CHUNKS_LOG2: u32 = 6;
+
+/// Good for 170 million ids; it is smaller while there are fewer.
+pub const FILTER_SIZE_DEFAULT: u64 = 256 << 20;
 
 /// 32 MiB, besides the transfers since the last checkpoint but one. More memory would only
 /// help reads and retries of older ones; what resolutions need is kept anyway.
@@ -118,7 +130,9 @@ impl Default for LedgerOptions {
     fn default() -> Self {
         Self {
             chunk_rows_log2: CHUNK_ROWS_LOG2,
+            run_chunks_log2: RUN_CHUNKS_LOG2,
             resident_chunks: RESIDENT_CHUNKS,
+            filter_size: FILTER_SIZE_DEFAULT,
         }
     }
 }
@@ -372,11 +386,11 @@ impl Machine for Ledger {
         self.adopt(op);
     }
 
-    fn restore(storage: &dyn Storage, files: &[FileEntry]) -> Result<Self, StoreError> {
-        Self::from_files(storage, files)
+    fn restore(self, storage: &dyn Storage, files: &[FileEntry]) -> Result<Self, StoreError> {
+        Self::from_files(self.options, storage, files)
     }
 
-    /// Touches memory for the next 800,000 transfers, and for more ids than that.
+    /// Touches memory for the next 800,000 transfers, and for more ids than that; and makes the filter of old ids.
     fn prepare(&self) -> Option<Box<dyn FnMut() + Send>> {
         const CHUNKS: usize = 12;
         const BLOCKS: usize = 2;
@@ -384,9 +398,11 @@ impl Machine for Ledger {
             self.books.transfers.reserve(),
             self.books.transfer_ids.reserve(),
         );
+        let mut filter = self.books.transfer_ids.filter_maker();
         Some(Box::new(move || {
             rows.fill(CHUNKS);
             ids.fill(BLOCKS);
+            filter.work();
         }))
     }
 

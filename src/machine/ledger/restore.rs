@@ -1,10 +1,12 @@
 //! A ledger from the files of a checkpoint.
 //!
-//! Rows of full chunks stay in their files, which are mapped; they are read once, for the index of ids.
-//! What is read is verified. What stays in its file (rows, postings, openings) is verified by the scrub.
+//! Rows of full chunks stay in their files, which are mapped, and so do runs of ids. Rows that are in no run yet are
+//! read once, for the index of ids. What is read is verified. What stays in its file (rows, postings, openings, runs)
+//! is verified by the scrub.
 //! Only the postings of accounts are built again.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use stampede_client::wire::Transfer;
 
@@ -15,22 +17,25 @@ use super::openings::{Openings, OpeningsView};
 use super::resolutions::Resolutions;
 use super::row::{AccountRow, Expired, TRANSFER_FIELDS, TRANSFER_ID};
 use super::snapshot::{
-    ChunkFile, ChunkHead, Counts, ExpiryRow, Files, ROWS_OFFSET, SECTION_ACCOUNTS, SECTION_COUNTS,
-    SECTION_EXPIRED_TAIL, SECTION_EXPIRIES, SECTION_FAILED_TAIL, SECTION_HEAD,
-    SECTION_OPENINGS_TAIL, SECTION_RESOLUTION_CHUNKS, SECTION_RESOLUTIONS, SECTION_ROWS,
-    SECTION_TRANSFERS_TAIL, VERSION, chunk_number, map_chunk,
+    ChunkFile, ChunkHead, Counts, ExpiryRow, FAILED, Files, ROWS_OFFSET, RunTable,
+    SECTION_ACCOUNTS, SECTION_COUNTS, SECTION_EXPIRED_TAIL, SECTION_EXPIRIES, SECTION_FAILED_TAIL,
+    SECTION_HEAD, SECTION_OPENINGS_TAIL, SECTION_RESOLUTION_CHUNKS, SECTION_RESOLUTIONS,
+    SECTION_ROWS, SECTION_TRANSFERS_TAIL, TRANSFERS, VERSION, chunk_number, map_chunk, run_place,
 };
 use super::{Ledger, LedgerOptions};
 use crate::store::{
     Blob, FileEntry, FileKind, FileName, IdHash, POSTINGS_ROWS_LOG2_MAX, PackedRows, Postings,
-    ROW_NONE, SealedFile, Storage, StoreError,
+    ROW_NONE, RUN_ROWS_LOG2_MAX, Run, RunIds, SealedFile, Storage, StoreError,
 };
+
+const ID_SIZE: u64 = size_of::<u128>() as u64;
 
 /// Chunk sizes that make sense: at least what resolutions need, at most what postings hold.
 const CHUNK_ROWS_LOG2: RangeInclusive<u32> = 4..=POSTINGS_ROWS_LOG2_MAX;
 
 impl Ledger {
     pub(super) fn from_files(
+        options: LedgerOptions,
         storage: &dyn Storage,
         entries: &[FileEntry],
     ) -> Result<Self, StoreError> {
@@ -41,24 +46,47 @@ impl Ledger {
             let name = FileName::new(FileKind::Ledger, 0);
             StoreError::damaged(name, 0, "the manifest lists no ledger file")
         };
-        let mut file = SealedFile::open(storage, *entry.ok_or_else(missing)?)?;
+        let &entry = entry.ok_or_else(missing)?;
+        let mut file = SealedFile::open(storage, entry)?;
         let counts = file.read_rows::<Counts>(storage, SECTION_COUNTS)?;
         let &[counts] = counts.as_slice() else {
             return Err(file.damaged(0, "there is not one row of counts"));
         };
-        if counts.version != VERSION || !CHUNK_ROWS_LOG2.contains(&counts.chunk_rows_log2) {
-            return Err(file.damaged(0, "the ledger's version is not known to this release"));
+        if counts.version != VERSION {
+            return Err(StoreError::Version {
+                file: entry.name,
+                found: counts.version,
+                known: VERSION,
+            });
+        }
+        if !CHUNK_ROWS_LOG2.contains(&counts.chunk_rows_log2)
+            || counts.run_chunks_log2 > RUN_ROWS_LOG2_MAX - counts.chunk_rows_log2
+        {
+            return Err(file.damaged(0, "chunks or runs of such a size are never made"));
         }
         let options = LedgerOptions {
             chunk_rows_log2: counts.chunk_rows_log2,
-            ..LedgerOptions::default()
+            run_chunks_log2: counts.run_chunks_log2,
+            ..options
         };
+        let run_rows = 1u64 << (counts.chunk_rows_log2 + counts.run_chunks_log2);
+        let in_no_run = |rows: u32| u64::from(rows) % run_rows;
         let mut books = Books::with_capacity(
             options,
             counts.accounts.into(),
-            u64::from(counts.transfers) + u64::from(counts.failed),
+            in_no_run(counts.transfers) + in_no_run(counts.failed),
         );
         let mut files = Files::default();
+        files.transfer_ids.runs = restore_runs(
+            &mut books,
+            storage,
+            TRANSFERS,
+            counts.transfers,
+            counts,
+            entries,
+        )?;
+        files.failed_ids.runs =
+            restore_runs(&mut books, storage, FAILED, counts.failed, counts, entries)?;
 
         restore_accounts(&mut books, storage, &mut file, counts)?;
         let mut periods = Vec::new();
@@ -84,6 +112,8 @@ impl Ledger {
         restore_history(&mut books, periods, storage, &mut file)?;
         restore_pending(&mut books, storage, &mut file)?;
         books.restore_unresolved();
+        let ids = books.ids();
+        books.transfer_ids.restored(ids);
         // Recent transfers are the ones that are looked at.
         let chunks = chunk_number(files.transfers.len());
         let recent = chunks.saturating_sub(options.resident_chunks)..chunks;
@@ -113,6 +143,27 @@ fn restore_accounts(
     Ok(())
 }
 
+/// Opens the runs of a table with so many rows.
+fn restore_runs(
+    books: &mut Books,
+    storage: &dyn Storage,
+    table: RunTable,
+    rows: u32,
+    counts: Counts,
+    entries: &[FileEntry],
+) -> Result<Vec<FileEntry>, StoreError> {
+    let runs = u64::from(rows) >> (counts.chunk_rows_log2 + counts.run_chunks_log2);
+    let runs = u32::try_from(runs).expect("fewer than rows");
+    let files = chunk_files(entries, table.kind, runs)?;
+    for (number, &entry) in (0..).zip(&files) {
+        let (first, rows_log2) = run_place(table, number, counts);
+        books
+            .transfer_ids
+            .add_run(Run::open(storage, entry, first, rows_log2)?);
+    }
+    Ok(files)
+}
+
 fn restore_transfers(
     books: &mut Books,
     files: &mut Files,
@@ -124,24 +175,25 @@ fn restore_transfers(
 ) -> Result<(), StoreError> {
     let chunk_rows = 1 << counts.chunk_rows_log2;
     files.transfers = chunk_files(entries, FileKind::Transfers, counts.transfers / chunk_rows)?;
+    let chunks_in_runs = files.transfer_ids.runs.len() << counts.run_chunks_log2;
     for (chunk, &entry) in (0..).zip(&files.transfers) {
-        // Rows come first: the disk reads those of the next files while this one's ids are indexed.
+        // Rows come first: the disk reads what is needed of the next files while this one is opened.
         let ahead = chunk as usize + FILES_AHEAD;
         let ahead = if chunk == 0 { 0..=ahead } else { ahead..=ahead };
-        for next in ahead.filter_map(|next| files.transfers.get(next)) {
-            let share = next.data_size * READ_SHARE.0 / READ_SHARE.1;
-            storage.will_read(next.name, 0, share);
-            storage.will_read(next.name, next.data_size, next.size - next.data_size);
+        for (next, file) in ahead.filter_map(|next| Some((next, files.transfers.get(next)?))) {
+            if next >= chunks_in_runs {
+                let share = file.data_size * READ_SHARE.0 / READ_SHARE.1;
+                storage.will_read(file.name, 0, share);
+            }
+            storage.will_read(file.name, file.data_size, file.size - file.data_size);
         }
         let mut chunk_file = SealedFile::open(storage, entry)?;
-        let rows = chunk_file.read_rows::<u8>(storage, SECTION_ROWS)?;
-        let packed = PackedRows::<Transfer>::parse(&rows, &TRANSFER_FIELDS);
-        let Some(packed) = packed.filter(|packed| packed.rows() == chunk_rows) else {
-            return Err(chunk_file.damaged(0, "the rows are not a chunk"));
-        };
-        let ids = (0..chunk_rows).map(|row| packed.field(&rows, row, TRANSFER_ID));
-        let ids: Vec<u128> = ids.collect();
-        books.transfer_ids.extend(&ids, chunk * chunk_rows);
+        if chunk as usize >= chunks_in_runs {
+            let ids = chunk_ids(storage, &mut chunk_file, chunk_rows)?;
+            books.transfer_ids.extend(&ids, chunk * chunk_rows);
+            let ids = Arc::new(RunIds::of(ids.into_iter()));
+            files.transfer_ids.waiting.push(ids);
+        }
         let (head, file_of_chunk, postings) = open_chunk(
             storage,
             &mut chunk_file,
@@ -156,6 +208,9 @@ fn restore_transfers(
         books.indexes.first_timestamps.push(head.first_timestamp);
         books.indexes.transfers.push(postings);
         let packed = file_of_chunk.packed.expect("transfers are packed");
+        if packed.rows() != chunk_rows {
+            return Err(chunk_file.damaged(0, "the rows are not a chunk"));
+        }
         books.transfers.append_packed(packed);
     }
     books.restore_files();
@@ -182,6 +237,21 @@ fn restore_transfers(
         }
     }
     Ok(())
+}
+
+/// The ids of a full chunk, in order.
+fn chunk_ids(
+    storage: &dyn Storage,
+    file: &mut SealedFile,
+    chunk_rows: u32,
+) -> Result<Vec<u128>, StoreError> {
+    let rows = file.read_rows::<u8>(storage, SECTION_ROWS)?;
+    let packed = PackedRows::<Transfer>::parse(&rows, &TRANSFER_FIELDS);
+    let Some(packed) = packed.filter(|packed| packed.rows() == chunk_rows) else {
+        return Err(file.damaged(0, "the rows are not a chunk"));
+    };
+    let ids = (0..chunk_rows).map(|row| packed.field(&rows, row, TRANSFER_ID));
+    Ok(ids.collect())
 }
 
 const ROUND: usize = 64;
@@ -332,22 +402,30 @@ fn restore_failed(
 ) -> Result<(), StoreError> {
     let chunk_rows = 1 << counts.chunk_rows_log2;
     files.failed = chunk_files(entries, FileKind::FailedIds, counts.failed / chunk_rows)?;
-    for &entry in &files.failed {
+    let chunks_in_runs = files.failed_ids.runs.len() << counts.run_chunks_log2;
+    for (chunk, &entry) in files.failed.iter().enumerate() {
         let mut chunk_file = SealedFile::open(storage, entry)?;
-        let ids = chunk_file.read_rows::<u128>(storage, SECTION_ROWS)?;
-        if ids.len() != chunk_rows as usize {
+        if chunk_file.section(SECTION_ROWS)?.size != u64::from(chunk_rows) * ID_SIZE {
             return Err(chunk_file.damaged(0, "the ids are not a chunk"));
         }
-        books.restore_failed(&ids);
+        if chunk >= chunks_in_runs {
+            let ids = chunk_file.read_rows::<u128>(storage, SECTION_ROWS)?;
+            books.restore_failed(&ids);
+            let ids = Arc::new(RunIds::of(ids.into_iter()));
+            files.failed_ids.waiting.push(ids);
+        } else {
+            let map = map_chunk(storage, entry)?;
+            books.failed.append_file(map, ROWS_OFFSET);
+        }
     }
     let tail = file.read_rows::<u128>(storage, SECTION_FAILED_TAIL)?;
     if tail.len() != (counts.failed % chunk_rows) as usize {
         return Err(file.damaged(0, "the failed ids are not as many as counted"));
     }
     books.restore_failed(&tail);
-    // Every failed id was appended to memory; the files take over what they hold.
+    // Failed ids that are in no run were appended to memory; the files take over what they hold.
     books.failed.share(0);
-    for (chunk, &entry) in (0..).zip(&files.failed) {
+    for (chunk, &entry) in (0..).zip(&files.failed).skip(chunks_in_runs) {
         books
             .failed
             .adopt(chunk, map_chunk(storage, entry)?, ROWS_OFFSET);

@@ -5,14 +5,17 @@
 //!                        the openings of the period that ended with it
 //!   expired-<chunk>      the same of expiries, which are not packed
 //!   failed-ids-<chunk>   a full chunk of failed ids
+//!   transfer-run-<run>   the ids of 64 full chunks of transfers, by hash
+//!   failed-run-<run>     the same of failed ids
 //!   ledger-<op>          the rest: counts, accounts, the chunks that are not yet full,
 //!                        resolutions, expiries to come, openings of the present period
 //! ```
 //!
-//! A restart reads heads and rows of full chunks, for the ids, and builds nothing else of what lies in
-//! them.
+//! A restart reads heads of full chunks and of runs, and rows of the full chunks that are in no run yet, for the
+//! ids; it builds nothing else of what lies in them.
 //!
-//! Files of full chunks are written once, ever: a row never changes. The rest is written anew by each
+//! Files of full chunks are written once, ever: a row never changes. So are runs, as soon as there are chunks for
+//! one: which files there are depends on nothing but how many rows there are. The rest is written anew by each
 //! checkpoint. Capturing it pauses the executor for a copy of the accounts (about 15 ms for a
 //! million) and of the resolutions (16 KiB for 65,536 transfers); rows of transfers are shared.
 
@@ -23,11 +26,12 @@ use stampede_client::wire::Transfer;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Ledger;
+use super::books::FAILED_BASE;
 use super::history::{Period, Point};
 use super::row::{AccountRow, Expired, TRANSFER_FIELDS};
 use crate::store::{
-    Blob, FileEntry, FileKind, FileName, Map, PackedChunk, SealedFile, SealedWriter, Section,
-    Shared, Snapshot, Storage, StoreError, pack,
+    Blob, FileEntry, FileKind, FileName, Map, PackedChunk, Run, RunIds, SealedFile, SealedWriter,
+    Section, Shared, Snapshot, Storage, StoreError, pack, run_size, write_run,
 };
 
 /// Sections of a file of full chunks.
@@ -48,7 +52,7 @@ pub(super) const SECTION_EXPIRED_TAIL: u32 = 8;
 pub(super) const SECTION_OPENINGS_TAIL: u32 = 9;
 
 /// The version of these sections.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// The section that says how much the others hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -60,7 +64,8 @@ pub(super) struct Counts {
     pub(super) transfers: u32,
     pub(super) failed: u32,
     pub(super) expired: u32,
-    pub(super) reserved: [u32; 2],
+    pub(super) run_chunks_log2: u32,
+    pub(super) reserved: u32,
 }
 
 /// What is known of a full chunk without reading it.
@@ -108,8 +113,95 @@ pub(super) struct ChunkFile {
     pub(super) map: Map,
     /// Of transfers.
     pub(super) packed: Option<PackedChunk<Transfer>>,
+    /// Of transfers and of failed ids, from whoever had the rows in hand.
+    ids: Option<Arc<RunIds>>,
     /// Of transfers and of expiries.
     pub(super) parts: Option<ChunkParts>,
+}
+
+/// A table whose ids go to runs, as far as its full chunks are in files.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunTable {
+    pub(super) kind: FileKind,
+    /// What [`super::ids`] adds to the numbers of its rows.
+    pub(super) base: u32,
+}
+
+pub(super) const TRANSFERS: RunTable = RunTable {
+    kind: FileKind::TransferRun,
+    base: 0,
+};
+pub(super) const FAILED: RunTable = RunTable {
+    kind: FileKind::FailedRun,
+    base: FAILED_BASE,
+};
+
+/// The ids of the full chunks of a table that are in files: most of them in runs, those of the last chunks waiting
+/// until there are enough for one.
+///
+/// ```text
+///   chunk  0 ...... 63 │ 64 ...... 127 │ 128  129  130
+///          run 0       │ run 1         │ waiting
+/// ```
+#[derive(Debug, Default, Clone)]
+pub(super) struct FileIds {
+    pub(super) runs: Vec<FileEntry>,
+    /// For each chunk; 512 KiB.
+    pub(super) waiting: Vec<Arc<RunIds>>,
+}
+
+impl FileIds {
+    /// Writes the runs that there are chunks for.
+    fn write_runs(
+        &mut self,
+        storage: &mut dyn Storage,
+        table: RunTable,
+        counts: Counts,
+    ) -> Result<Vec<RunFile>, StoreError> {
+        let mut written = Vec::new();
+        let chunks = 1 << counts.run_chunks_log2;
+        while self.waiting.len() >= chunks {
+            let number = chunk_number(self.runs.len());
+            let name = FileName::new(table.kind, number.into());
+            let entry = write_run(storage, name, &self.waiting[..chunks])?;
+            let (first, rows_log2) = run_place(table, number, counts);
+            let run = Run::open(storage, entry, first, rows_log2)?;
+            self.waiting.drain(..chunks);
+            self.runs.push(entry);
+            written.push(RunFile { entry, run });
+        }
+        Ok(written)
+    }
+
+    /// A chunk is in a file.
+    fn adopt_chunk(&mut self, file: &mut ChunkFile) {
+        let ids = file.ids.take().expect("whoever writes a chunk has its ids");
+        self.waiting.push(ids);
+    }
+
+    /// A run is in a file; `None` if it was before.
+    fn adopt_run(&mut self, file: RunFile, run_chunks_log2: u32) -> Option<Run> {
+        // A checkpoint captured before the former one was published has some files again.
+        if file.entry.name.number != self.runs.len() as u64 {
+            return None;
+        }
+        self.waiting.drain(..1 << run_chunks_log2);
+        self.runs.push(file.entry);
+        Some(file.run)
+    }
+}
+
+/// The first row of a run and the number of its rows as a power of two.
+pub(super) fn run_place(table: RunTable, number: u32, counts: Counts) -> (u32, u32) {
+    let rows_log2 = counts.chunk_rows_log2 + counts.run_chunks_log2;
+    (table.base + (number << rows_log2), rows_log2)
+}
+
+/// A run that a snapshot has written.
+#[derive(Debug)]
+struct RunFile {
+    entry: FileEntry,
+    run: Run,
 }
 
 /// What a chunk's file has beside rows.
@@ -149,6 +241,7 @@ impl ChunkFile {
             chunk,
             entry,
             packed: packed.transpose()?,
+            ids: None,
             parts: parts.transpose()?,
             map,
         })
@@ -168,6 +261,8 @@ struct Written {
     transfers: Vec<ChunkFile>,
     failed: Vec<ChunkFile>,
     expired: Vec<ChunkFile>,
+    transfer_runs: Vec<RunFile>,
+    failed_runs: Vec<RunFile>,
 }
 
 /// The files of full chunks, and which of them still have their rows in memory.
@@ -176,6 +271,8 @@ pub(super) struct Files {
     pub(super) transfers: Vec<FileEntry>,
     pub(super) failed: Vec<FileEntry>,
     pub(super) expired: Vec<FileEntry>,
+    pub(super) transfer_ids: FileIds,
+    pub(super) failed_ids: FileIds,
     /// Published files whose rows are in memory too, oldest first: recent transfers are the ones that
     /// are looked at.
     resident: VecDeque<ChunkFile>,
@@ -201,6 +298,8 @@ struct LedgerSnapshot {
     transfer_files: Vec<FileEntry>,
     failed_files: Vec<FileEntry>,
     expired_files: Vec<FileEntry>,
+    transfer_ids: FileIds,
+    failed_ids: FileIds,
     /// About how many bytes a packed row will have.
     transfer_size: u64,
     written: Arc<Mutex<Vec<Written>>>,
@@ -238,7 +337,8 @@ impl Ledger {
             transfers: books.transfers.len(),
             failed: books.failed.len(),
             expired: books.expired.len(),
-            reserved: [0; 2],
+            run_chunks_log2: self.options.run_chunks_log2,
+            reserved: 0,
         };
         let mut resolution_chunks = Vec::new();
         let mut resolutions = Vec::new();
@@ -288,6 +388,8 @@ impl Ledger {
             transfer_files: files.transfers.clone(),
             failed_files: files.failed.clone(),
             expired_files: files.expired.clone(),
+            transfer_ids: files.transfer_ids.clone(),
+            failed_ids: files.failed_ids.clone(),
             written: Arc::clone(&files.written),
         })
     }
@@ -303,16 +405,18 @@ impl Ledger {
         let published: Vec<Written> = written.extract_if(.., |w| w.op <= op).collect();
         drop(written);
         for written in published {
-            for file in written.transfers {
+            for mut file in written.transfers {
                 // A checkpoint captured before the former one was published has some files again.
                 if file.chunk == chunk_number(self.files.transfers.len()) {
                     self.files.transfers.push(file.entry);
+                    self.files.transfer_ids.adopt_chunk(&mut file);
                     self.files.resident.push_back(file);
                 }
             }
-            for file in written.failed {
+            for mut file in written.failed {
                 if file.chunk == chunk_number(self.files.failed.len()) {
                     self.files.failed.push(file.entry);
+                    self.files.failed_ids.adopt_chunk(&mut file);
                     self.books.failed.adopt(file.chunk, file.map, ROWS_OFFSET);
                 }
             }
@@ -321,6 +425,15 @@ impl Ledger {
                     self.files.expired.push(file.entry);
                     self.books.release_expired(file);
                 }
+            }
+            let chunks_log2 = self.options.run_chunks_log2;
+            for (ids, runs) in [
+                (&mut self.files.transfer_ids, written.transfer_runs),
+                (&mut self.files.failed_ids, written.failed_runs),
+            ] {
+                let runs = runs.into_iter();
+                runs.filter_map(|run| ids.adopt_run(run, chunks_log2))
+                    .for_each(|run| self.books.transfer_ids.add_run(run));
             }
         }
     }
@@ -338,6 +451,12 @@ impl Ledger {
     }
 }
 
+/// Runs of a table with so many rows that are not there yet.
+fn runs_due(ids: &FileIds, rows: u32, counts: Counts) -> u64 {
+    let runs = u64::from(rows) >> (counts.chunk_rows_log2 + counts.run_chunks_log2);
+    runs - ids.runs.len() as u64
+}
+
 /// Rows are the first section of a chunk's file.
 pub(super) const ROWS_OFFSET: usize = 0;
 
@@ -351,6 +470,8 @@ impl Snapshot for LedgerSnapshot {
         let new_rows = |rows: u32, files: usize| u64::from(rows) - files as u64 * chunk_rows;
         let id = size_of::<u128>() as u64;
         let parts = self.transfer_parts.iter().chain(&self.expired_parts);
+        let runs = runs_due(&self.transfer_ids, self.counts.transfers, self.counts)
+            + runs_due(&self.failed_ids, self.counts.failed, self.counts);
         new_rows(self.counts.transfers, self.transfer_files.len()) * self.transfer_size
             + new_rows(self.counts.failed, self.failed_files.len()) * id
             + new_rows(self.counts.expired, self.expired_files.len()) * size_of::<Expired>() as u64
@@ -359,6 +480,7 @@ impl Snapshot for LedgerSnapshot {
             + self.expiries.as_bytes().len() as u64
             + self.openings.as_bytes().len() as u64
             + parts.map(Parts::size).sum::<u64>()
+            + runs * run_size(chunk_rows << self.counts.run_chunks_log2)
     }
 
     fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {
@@ -367,11 +489,15 @@ impl Snapshot for LedgerSnapshot {
         let mut transfer_files = self.transfer_files.clone();
         let mut failed_files = self.failed_files.clone();
         let mut expired_files = self.expired_files.clone();
+        let mut transfer_ids = self.transfer_ids.clone();
+        let mut failed_ids = self.failed_ids.clone();
         let mut written = Written {
             op: self.op,
             transfers: Vec::new(),
             failed: Vec::new(),
             expired: Vec::new(),
+            transfer_runs: Vec::new(),
+            failed_runs: Vec::new(),
         };
 
         let first = chunk_number(transfer_files.len());
@@ -387,15 +513,21 @@ impl Snapshot for LedgerSnapshot {
                 (SECTION_OPENINGS, &parts.period.openings.encoded()),
                 (SECTION_HEAD, head.as_bytes()),
             ];
-            let file = write_chunk(storage, name, chunk, &sections)?;
+            let mut file = write_chunk(storage, name, chunk, &sections)?;
+            let ids = Arc::new(RunIds::of(rows.iter().map(|transfer| transfer.id)));
+            transfer_ids.waiting.push(Arc::clone(&ids));
+            file.ids = Some(ids);
             transfer_files.push(file.entry);
             written.transfers.push(file);
         }
         let first = chunk_number(failed_files.len());
         for chunk in first..self.counts.failed / chunk_rows {
             let name = FileName::new(FileKind::FailedIds, chunk.into());
-            let rows = self.failed.chunk(chunk).as_bytes();
-            let file = write_chunk(storage, name, chunk, &[(SECTION_ROWS, rows)])?;
+            let rows = self.failed.chunk(chunk);
+            let mut file = write_chunk(storage, name, chunk, &[(SECTION_ROWS, rows.as_bytes())])?;
+            let ids = Arc::new(RunIds::of(rows.iter().copied()));
+            failed_ids.waiting.push(Arc::clone(&ids));
+            file.ids = Some(ids);
             failed_files.push(file.entry);
             written.failed.push(file);
         }
@@ -414,6 +546,9 @@ impl Snapshot for LedgerSnapshot {
             expired_files.push(file.entry);
             written.expired.push(file);
         }
+
+        written.transfer_runs = transfer_ids.write_runs(storage, TRANSFERS, self.counts)?;
+        written.failed_runs = failed_ids.write_runs(storage, FAILED, self.counts)?;
 
         let mut file = SealedWriter::create(storage, FileName::new(FileKind::Ledger, self.op))?;
         file.section(SECTION_COUNTS)?;
@@ -450,6 +585,8 @@ impl Snapshot for LedgerSnapshot {
         let mut files = transfer_files;
         files.extend_from_slice(&failed_files);
         files.extend_from_slice(&expired_files);
+        files.extend_from_slice(&transfer_ids.runs);
+        files.extend_from_slice(&failed_ids.runs);
         files.push(ledger);
         self.written
             .lock()

@@ -45,6 +45,8 @@ struct Probes {
     credits: [IdHash; SUB_BATCH_EVENTS],
     candidates: [Candidates; SUB_BATCH_EVENTS],
     resolutions: bool,
+    /// Some id, or that of a pending transfer, may be in a run.
+    in_runs: bool,
 }
 
 /// Why an event was not created, and the timestamp that its result shows.
@@ -69,10 +71,14 @@ impl Books {
             credits: [IdHash::default(); SUB_BATCH_EVENTS],
             candidates: [CANDIDATES_UNKNOWN; SUB_BATCH_EVENTS],
             resolutions: false,
+            in_runs: false,
         };
         for (round, events) in events.chunks(SUB_BATCH_EVENTS).enumerate() {
             self.hash_and_fetch_buckets(events, &mut probes);
             self.probe_and_fetch_rows(events, &mut probes);
+            if probes.in_runs {
+                self.fetch_rows_of_runs(events, &mut probes);
+            }
             if probes.resolutions {
                 self.fetch_accounts_of_pending(events, &mut probes);
             }
@@ -106,13 +112,14 @@ impl Books {
     #[inline]
     fn hash_and_fetch_buckets(&self, events: &[Transfer], probes: &mut Probes) {
         probes.resolutions = false;
+        probes.in_runs = false;
         for (at, event) in events.iter().enumerate() {
             let hash = IdHash::of(event.id);
-            self.transfer_ids.prefetch(hash);
+            self.transfer_ids.prefetch(event.id, hash);
             probes.hashes[at] = hash;
             if is_resolution(event.flags) {
                 let hash = IdHash::of(event.pending_id);
-                self.transfer_ids.prefetch(hash);
+                self.transfer_ids.prefetch(event.pending_id, hash);
                 probes.debits[at] = hash;
                 probes.resolutions = true;
             } else {
@@ -129,13 +136,22 @@ impl Books {
     #[inline]
     fn probe_and_fetch_rows(&self, events: &[Transfer], probes: &mut Probes) {
         for (at, event) in events.iter().enumerate() {
-            let known = self.transfer_ids.candidate(probes.hashes[at]);
-            if known != ROW_NONE {
+            let known = self.transfer_ids.candidate(event.id, probes.hashes[at]);
+            if known == ROW_UNKNOWN {
+                self.transfer_ids.ask_runs(event.id, probes.hashes[at]);
+                probes.in_runs = true;
+            } else if known != ROW_NONE {
                 self.prefetch_transfer(known);
             }
             if is_resolution(event.flags) {
-                let pending = self.transfer_ids.candidate(probes.debits[at]);
-                self.prefetch_transfer(pending);
+                let id = event.pending_id;
+                let pending = self.transfer_ids.candidate(id, probes.debits[at]);
+                if pending == ROW_UNKNOWN {
+                    self.transfer_ids.ask_runs(id, probes.debits[at]);
+                    probes.in_runs = true;
+                } else {
+                    self.prefetch_transfer(pending);
+                }
                 probes.candidates[at] = Candidates {
                     debit: pending,
                     credit: ROW_UNKNOWN,
@@ -146,6 +162,21 @@ impl Books {
                 self.accounts.prefetch(debit);
                 self.accounts.prefetch(credit);
                 probes.candidates[at] = Candidates { debit, credit };
+            }
+        }
+    }
+
+    /// What was asked of runs has been read meanwhile: a round that fetches the rows they name.
+    #[cold]
+    fn fetch_rows_of_runs(&self, events: &[Transfer], probes: &mut Probes) {
+        for (at, event) in events.iter().enumerate() {
+            let hash = probes.hashes[at];
+            if self.transfer_ids.candidate(event.id, hash) == ROW_UNKNOWN {
+                self.fetch_from_runs(event.id, hash);
+            }
+            if is_resolution(event.flags) && probes.candidates[at].debit == ROW_UNKNOWN {
+                let row = self.fetch_from_runs(event.pending_id, probes.debits[at]);
+                probes.candidates[at].debit = row;
             }
         }
     }

@@ -38,7 +38,7 @@ impl Bench {
 }
 
 fn restore(storage: &MemoryStorage, reference: &ManifestRef) -> Result<Ledger, StoreError> {
-    Ledger::restore(storage, &Manifest::open(storage, reference)?.files)
+    Ledger::default().restore(storage, &Manifest::open(storage, reference)?.files)
 }
 
 #[test]
@@ -67,6 +67,9 @@ fn full_chunks_are_written_once() {
             manifest.file(FileKind::FailedIds).count(),
             (60 * (round as usize + 1)) / 32
         );
+        let runs = |kind| manifest.file(kind).count();
+        assert_eq!(runs(FileKind::TransferRun), chunks / 2);
+        assert_eq!(runs(FileKind::FailedRun), (60 * (round as usize + 1)) / 64);
         bench.ledger.published(bench.op);
         sweep(&mut storage, &[former, reference]).unwrap();
         former = reference;
@@ -110,6 +113,80 @@ fn full_chunks_are_written_once() {
         bench.pulse();
         assert_eq!(bench.ledger.books.unresolved.rows_kept(), 0);
         assert_eq!(bench.balances(1).0, 0);
+    }
+    assert_eq!(bench.ledger.digest(), restored.ledger.digest());
+}
+
+#[test]
+fn ids_of_old_chunks_leave_memory() {
+    let mut bench = Bench::with_accounts(2);
+    let mut storage = MemoryStorage::default();
+    let mut former = None;
+    let mut most = 0;
+    let mut maker = bench.ledger.books.transfer_ids.filter_maker();
+    for round in 0..40u128 {
+        bench.fill(1 + round * 300, 301 + round * 300);
+        // Every second pending transfer is posted meanwhile; the others wait.
+        let reference = bench.checkpoint(&mut storage).unwrap();
+        bench.ledger.published(bench.op);
+        sweep(
+            &mut storage,
+            &former.into_iter().chain([reference]).collect::<Vec<_>>(),
+        )
+        .unwrap();
+        former = Some(reference);
+        for _ in 0..40 {
+            bench.lookup_accounts(&[]);
+            // Always behind: some runs are in the filter, some are not yet.
+            if round % 2 == 0 {
+                maker.work();
+            }
+        }
+        most = most.max(bench.ledger.books.transfer_ids.in_memory());
+    }
+    let unresolved = bench.ledger.books.unresolved.rows_kept() as u64;
+    let (transfers, failed) = (
+        bench.ledger.transfers_count(),
+        bench.ledger.books.failed.len(),
+    );
+    assert_eq!((transfers, failed), (9600, 2400));
+    // A run and what is on its way to one, of transfers and of failed ids; and what waits.
+    let bound = unresolved + 600;
+    let in_memory = bench.ledger.books.transfer_ids.in_memory();
+    assert!(
+        in_memory < bound && most < bound + 600,
+        "{in_memory} {most} {unresolved}"
+    );
+    let mut restored = Bench {
+        ledger: restore(&storage, &former.unwrap()).unwrap(),
+        op: bench.op,
+        clock: bench.clock,
+    };
+    for bench in [&mut bench, &mut restored] {
+        assert_eq!(bench.ledger.verify().broken, Vec::<String>::new());
+        let ids: Vec<u128> = (0..13_000).collect();
+        let found =
+            bench.lookup_transfers(&ids[..8000]).len() + bench.lookup_transfers(&ids[8000..]).len();
+        assert_eq!(found, 9600);
+        // Each id is known: as it was, as another, as spent; and new ones are new.
+        let statuses = bench.transfers(&[
+            transfer(4, 3),
+            transfer(9, 4),
+            transfer(5, 1),
+            post(20_001, 11_998, 1),
+            post(20_002, 13, 1),
+            transfer(20_003, 1),
+        ]);
+        use CreateTransferStatus as Status;
+        let expected = [
+            Status::Exists,
+            Status::ExistsWithDifferentAmount,
+            Status::IdAlreadyFailed,
+            Status::Created,
+            Status::Created,
+            Status::Created,
+        ];
+        assert_eq!(statuses, expected);
     }
     assert_eq!(bench.ledger.digest(), restored.ledger.digest());
 }
@@ -199,6 +276,10 @@ fn a_failing_disk_or_a_crash_at_any_write_leaves_the_former_checkpoint() {
         writes += 1;
     };
     assert!(writes > 20, "{writes}");
+    // The writes of several runs are among them.
+    let manifest = Manifest::open(&storage, &reference).unwrap();
+    assert_eq!(manifest.file(FileKind::TransferRun).count(), 6);
+    assert_eq!(manifest.file(FileKind::FailedRun).count(), 1);
     assert_eq!(
         restore(&storage, &reference).unwrap().digest(),
         bench.ledger.digest()
@@ -227,7 +308,7 @@ fn damage_is_named() {
             storage.damage(name, offset);
             let found = Manifest::open(&storage, &reference)
                 .and_then(|manifest| manifest.verify(&storage).map(|()| manifest))
-                .and_then(|manifest| Ledger::restore(&storage, &manifest.files));
+                .and_then(|manifest| Ledger::default().restore(&storage, &manifest.files));
             let error = found.map(drop).expect_err("damage is found");
             let StoreError::Damaged {
                 file,
@@ -245,7 +326,8 @@ fn damage_is_named() {
     manifest.verify(&storage).unwrap();
     // A restart reads no rows of full chunks, but all the rest.
     storage.damage(FileName::new(FileKind::Ledger, bench.op), 4096);
-    let error = Ledger::restore(&storage, &manifest.files)
+    let error = Ledger::default()
+        .restore(&storage, &manifest.files)
         .map(drop)
         .unwrap_err()
         .to_string();
@@ -256,7 +338,8 @@ fn damage_is_named() {
     let missing = FileName::new(FileKind::Transfers, 3);
     storage.damage(FileName::new(FileKind::Ledger, bench.op), 4096);
     storage.remove(missing).unwrap();
-    let error = Ledger::restore(&storage, &manifest.files)
+    let error = Ledger::default()
+        .restore(&storage, &manifest.files)
         .map(drop)
         .unwrap_err();
     assert!(
@@ -270,5 +353,5 @@ fn damage_is_named() {
         .copied()
         .filter(|entry| entry.name != missing)
         .collect();
-    assert!(Ledger::restore(&storage, &lacking).is_err());
+    assert!(Ledger::default().restore(&storage, &lacking).is_err());
 }

@@ -29,10 +29,12 @@ use super::{Ledger, LedgerOptions, PULSE_EVENTS_MAX};
 use crate::limits::BODY_SIZE_MAX;
 use crate::machine::Machine;
 
-/// Small chunks, so that few transfers fill some.
+/// Small chunks and runs, so that few transfers fill some, and a filter that is often mistaken.
 pub(super) const OPTIONS: LedgerOptions = LedgerOptions {
     chunk_rows_log2: 5,
+    run_chunks_log2: 1,
     resident_chunks: 1,
+    filter_size: 128,
 };
 
 /// A body at an aligned address.

@@ -16,7 +16,7 @@ use stampede_client::wire::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Bench, Body, account, decode, encode, pending, post, transfer, void};
+use super::{Bench, Body, OPTIONS, account, decode, encode, pending, post, transfer, void};
 use crate::machine::Machine;
 use crate::machine::ledger::{Ledger, LedgerOptions, PULSE_EVENTS_MAX};
 use crate::store::{Manifest, MemoryStorage, write_checkpoint};
@@ -39,7 +39,7 @@ impl Bench {
         let mut bench = Self::new();
         bench.ledger = Ledger::new(LedgerOptions {
             chunk_rows_log2,
-            resident_chunks: 1,
+            ..OPTIONS
         });
         bench
     }
@@ -292,7 +292,7 @@ impl Recorder {
         self.bench.ledger.published(op);
         assert_eq!(self.bench.ledger.digest(), digest);
         let files = Manifest::open(&self.storage, &reference).unwrap().files;
-        let restored = Ledger::restore(&self.storage, &files).unwrap();
+        let restored = Ledger::default().restore(&self.storage, &files).unwrap();
         assert_eq!(restored.digest(), digest);
         if restore {
             self.bench.ledger = restored;

@@ -32,7 +32,7 @@ impl Bench {
         let mut snapshot = self.ledger.snapshot(self.op);
         let reference = write_checkpoint(&mut storage, self.op, &mut *snapshot, b"").unwrap();
         let files = Manifest::open(&storage, &reference).unwrap().files;
-        let restored = Ledger::restore(&storage, &files).unwrap();
+        let restored = Ledger::default().restore(&storage, &files).unwrap();
         assert_eq!(restored.digest(), self.ledger.digest());
         self.ledger = restored;
     }

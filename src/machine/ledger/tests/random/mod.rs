@@ -30,7 +30,7 @@ use super::model::Model;
 use super::{Bench, Body, OPTIONS, decode, encode, sparse};
 use crate::machine::Machine;
 use crate::machine::ledger::Ledger;
-use crate::store::{Manifest, MemoryStorage, sweep, write_checkpoint};
+use crate::store::{FilterMaker, Manifest, MemoryStorage, sweep, write_checkpoint};
 
 /// Most results of a batch, of a lone filter, and of change events.
 const BATCH_CAP: usize = 8189;
@@ -102,6 +102,8 @@ fn step(transfers_max: usize) -> impl Strategy<Value = Step> {
 
 struct World {
     bench: Bench,
+    /// Of its filter; works every other step, so that it is behind now and then.
+    maker: FilterMaker,
     /// Never restored, never adopts a file; sees only the operations.
     plain: Ledger,
     model: Model,
@@ -138,8 +140,10 @@ impl Counts {
 
 impl World {
     fn new() -> Self {
+        let bench = Bench::new();
         Self {
-            bench: Bench::new(),
+            maker: bench.ledger.books.transfer_ids.filter_maker(),
+            bench,
             plain: Ledger::new(OPTIONS),
             model: Model::default(),
             storage: MemoryStorage::default(),
@@ -400,6 +404,9 @@ impl World {
             Step::Checkpoint { publish, restore } => self.checkpoint(*publish, *restore),
         }
         assert_eq!(self.bench.ledger.due(), self.model.due());
+        if self.bench.op.is_multiple_of(2) {
+            self.maker.work();
+        }
     }
 
     fn checkpoint(&mut self, publish: bool, restore: bool) {
@@ -422,7 +429,10 @@ impl World {
         }
         if restore {
             sweep(&mut self.storage, &[reference]).unwrap();
-            self.bench.ledger = Ledger::restore(&self.storage, &manifest.files).unwrap();
+            self.bench.ledger = Ledger::new(OPTIONS)
+                .restore(&self.storage, &manifest.files)
+                .unwrap();
+            self.maker = self.bench.ledger.books.transfer_ids.filter_maker();
             assert_eq!(self.bench.ledger.digest(), self.plain.digest());
         }
     }
