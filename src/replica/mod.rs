@@ -612,12 +612,13 @@ impl Replica {
     }
 
     /// Refers to a written checkpoint once a restart could go on from it: its operation must be
-    /// durable in this journal.
+    /// durable in this journal. What the disk has damaged up to there need not be mended first: nobody
+    /// may have it any more whose checkpoint is further, and with this one it is not needed.
     fn persist_checkpoint(&mut self, outputs: &mut Vec<Output>) {
         let Some(mut checkpoint) = self.checkpoint_written else {
             return;
         };
-        if self.vsr.durable() < checkpoint.op {
+        if self.vsr.written() < checkpoint.op {
             return;
         }
         self.checkpoint_written = None;

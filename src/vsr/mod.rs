@@ -408,6 +408,12 @@ impl Vsr {
         self.durable
     }
 
+    /// The journal has written everything up to and with this operation, whatever its disk has damaged
+    /// since.
+    pub fn written(&self) -> Op {
+        self.written
+    }
+
     pub fn executed(&self) -> Op {
         self.executed
     }
@@ -749,7 +755,7 @@ impl Protocol for Vsr {
             Event::Persisted => self.on_persisted(now, effects),
             Event::Checkpointed { op, trimmed } => {
                 self.on_checkpointed(op, trimmed);
-                self.execute_committed(effects);
+                self.durable_moved(now, effects);
             }
         }
         self.assert_invariants();

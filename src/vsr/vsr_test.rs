@@ -1031,3 +1031,21 @@ fn a_restart_is_not_told_that_what_has_died_on_its_disk_was_committed() {
         assert_eq!((promise.view, promise.commit), (view, commit));
     }
 }
+
+#[test]
+fn an_entry_that_nobody_has_any_more_is_not_needed_once_its_checkpoint_is_there() {
+    let checksums = [1001, 1002, 1003];
+    let mut vsr = comes_back(2, 0, 0, &checksums, 3);
+    (vsr.executing, vsr.executed) = (3, 3);
+    vsr.log.lose(2);
+    vsr.update_durable();
+    let mut view = vsr.pool.acquire(3 * 16).unwrap();
+    let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+    (header.op, header.commit, header.context) = (3, 3, 1003);
+    view.fill(header, &body_of(&checksums));
+    answers(&mut vsr, Event::Message(view.freeze()));
+    assert_eq!((vsr.status(), vsr.durable()), (Status::CatchUp, 1));
+    let (op, trimmed) = (3, 0);
+    answers(&mut vsr, Event::Checkpointed { op, trimmed });
+    assert_eq!((vsr.status(), vsr.durable()), (Status::Normal, 3));
+}
