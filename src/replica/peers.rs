@@ -43,8 +43,10 @@ struct Peer {
     life: Life,
     /// That life is durable here.
     noted: bool,
-    /// Where it speaks in that life.
+    /// Where it speaks in that life, and where it spoke before that: a hello that was long on the way
+    /// may name the elder of two connections, and then that one is closed.
     inbound: Option<ConnectionId>,
+    before: Option<ConnectionId>,
     /// Our connection to it stands.
     connected: bool,
     /// When to say (again) on it who we are; `u64::MAX` once it has said that it knows.
@@ -133,11 +135,15 @@ impl Peers {
             peer.welcome = Some((life, true));
             return Introduction::Old;
         }
-        peer.inbound = Some(connection);
+        let before = peer.inbound.replace(connection);
         peer.welcome = Some((life, false));
         if life == peer.life {
+            if before != Some(connection) {
+                peer.before = before;
+            }
             return Introduction::Again;
         }
+        peer.before = None;
         peer.life = life;
         peer.noted = false;
         let recovering = hello.operation == RECOVERING;
@@ -154,15 +160,19 @@ impl Peers {
     pub(super) fn speaker(&self, connection: ConnectionId) -> Option<ReplicaIndex> {
         let mut peers = (0u8..).zip(&self.peers);
         peers
-            .find(|(_, peer)| peer.inbound == Some(connection))
+            .find(|(_, peer)| [peer.inbound, peer.before].contains(&Some(connection)))
             .map(|(replica, _)| replica)
     }
 
-    /// A connection is gone: whose voice it was.
+    /// A connection is gone: whose voice it was, if it has no other.
     pub(super) fn closed(&mut self, connection: ConnectionId) -> Option<ReplicaIndex> {
         let replica = self.speaker(connection)?;
-        self.peers[usize::from(replica)].inbound = None;
-        Some(replica)
+        let peer = &mut self.peers[usize::from(replica)];
+        let before = peer.before.take().filter(|before| *before != connection);
+        if peer.inbound == Some(connection) {
+            peer.inbound = before;
+        }
+        peer.inbound.is_none().then_some(replica)
     }
 
     /// The members that are to be told something now: first who we are, then that they are welcome.
@@ -338,6 +348,27 @@ mod tests {
             true
         });
         said
+    }
+
+    #[test]
+    fn a_late_hello_on_a_connection_that_closes_silences_nobody() {
+        let mut peers = Peers::new(&state(0));
+        let hello = greeting(5, 50);
+        let [older, newer] = [ConnectionId(3), ConnectionId(4)];
+        peers.introduce(newer, &hello, &past(&[(5, 50)]));
+        let again = peers.introduce(older, &hello, &past(&[(5, 50)]));
+        assert_eq!(again, Introduction::Again);
+        assert_eq!(peers.closed(older), None);
+        assert_eq!(peers.speaker(newer), Some(1));
+        // In the usual order the elder one is closed when the newer one has been introduced.
+        peers.introduce(older, &hello, &past(&[(5, 50)]));
+        assert_eq!(peers.closed(newer), None);
+        assert_eq!(peers.speaker(older), Some(1));
+        assert_eq!(peers.closed(older), Some(1));
+        // What was said in a former life is never heard.
+        peers.introduce(older, &hello, &past(&[(5, 50)]));
+        peers.introduce(newer, &greeting(6, 60), &past(&[(5, 50), (6, 60)]));
+        assert_eq!(peers.speaker(older), None);
     }
 
     #[test]
