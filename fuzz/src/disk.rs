@@ -168,6 +168,7 @@ fn small_checkpoint() -> (MemoryStorage, ManifestRef, u128) {
         run_chunks_log2: 1,
         resident_chunks: 2,
         filter_size: 1 << 10,
+        waiting_rows: 4 << 20,
     });
     let accounts: Vec<Account> = (1..=20)
         .map(|id| Account {

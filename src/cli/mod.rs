@@ -12,6 +12,7 @@ mod addresses;
 mod backup;
 mod bench;
 mod drill;
+mod budget;
 mod format;
 mod inspect;
 mod recover;

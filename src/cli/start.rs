@@ -12,10 +12,11 @@ use clap::{Args, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use super::addresses;
+use super::budget::Budget;
 use super::size::Size;
 use super::{Failure, format};
 use crate::limits::connections_max;
-use crate::machine::ledger::Ledger;
+use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::message::{Pool, PoolConfig};
 use crate::replica::TICK_NS;
 use crate::replica::library::Librarian;
@@ -49,6 +50,9 @@ pub(super) struct Arguments {
     /// Bytes per second of the checkpoint files to read and verify all the time; 0 for none
     #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = super::size::parse)]
     scrub: u64,
+    /// Memory for what may be bounded, accounts apart; what it is for is printed at start. Usually less than 3GiB
+    #[arg(long, value_name = "SIZE", value_parser = super::size::parse)]
+    memory: Option<u64>,
     /// How much to log, to standard error
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log_level: String,
@@ -85,13 +89,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let data = DataDirectory::new(&arguments.directory);
     let state = data.state().map_err(Failure::new)?;
     check(arguments, &state)?;
+    let budget = Budget::new(&state, arguments.memory)?;
     need_open_files(&state)?;
     let mut directory = data.open().map_err(Failure::new)?;
     let stop = Stop::new().map_err(Failure::new)?;
     stop.on_signals().map_err(Failure::new)?;
     introduce(&state, &data);
+    budget
+        .lines()
+        .iter()
+        .for_each(|line| tracing::info!("{line}"));
     loop {
-        let (report, lock) = run_once(arguments, &data, directory, &stop)?;
+        let (report, lock) = run_once(arguments, budget.ledger, &data, directory, &stop)?;
         if !report.reopen || stop.is_requested() {
             tracing::info!(
                 received = report.received,
@@ -111,6 +120,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// From what is on the disk to a stop, or to the moment when what is on the disk has been replaced.
 fn run_once(
     arguments: &Arguments,
+    ledger: LedgerOptions,
     data: &DataDirectory,
     directory: OpenDirectory,
     stop: &Stop,
@@ -141,7 +151,7 @@ fn run_once(
     let opened = std::thread::scope(|scope| {
         let restoring = scope.spawn(|| {
             host::give_way();
-            restore(&state, &storage, Ledger::default)
+            restore(&state, &storage, || Ledger::new(ledger))
         });
         let restored = || match restoring.join() {
             Ok(restored) => restored,
@@ -337,6 +347,7 @@ mod tests {
             replica: None,
             pin: PinArgument::Never,
             scrub: 0,
+            memory: None,
             log_level: "off".to_owned(),
             directory: PathBuf::from("data"),
         }

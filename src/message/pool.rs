@@ -63,6 +63,13 @@ impl PoolConfig {
             huge_pages: true,
         }
     };
+
+    /// Bytes of all buffers.
+    pub const fn size(&self) -> u64 {
+        self.small as u64 * BUFFER_SIZE_SMALL as u64
+            + self.medium as u64 * BUFFER_SIZE_MEDIUM as u64
+            + self.large as u64 * BUFFER_SIZE_LARGE as u64
+    }
 }
 
 /// What a buffer is wanted for, when it is something that can do without. Buffers of a size must not

@@ -40,6 +40,7 @@ const LEDGER: LedgerOptions = LedgerOptions {
     run_chunks_log2: 1,
     resident_chunks: 2,
     filter_size: 1 << 10,
+    waiting_rows: 4 << 20,
 };
 
 /// A block four times a second: rounds over small checkpoints, again and again, at little cost.

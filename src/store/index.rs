@@ -32,6 +32,9 @@ use super::id_hash::IdHash;
 use super::pages::{Pages, prefetch};
 use super::reserve::Reserve;
 
+/// Bytes that an entry takes where buckets are as empty as they get: 55 % full.
+pub const INDEX_ENTRY_SIZE_MAX: u64 = 17;
+
 /// No row: what [`Index::candidate`] gives for an id that is certainly absent.
 pub const ROW_NONE: u32 = u32::MAX;
 

@@ -42,7 +42,7 @@ pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
 pub use copy::SealedCopy;
 pub use error::StoreError;
 pub use id_hash::IdHash;
-pub use index::{Index, ROW_NONE};
+pub use index::{INDEX_ENTRY_SIZE_MAX, Index, ROW_NONE};
 pub use memory::MemoryStorage;
 pub use packed::{Field, PackedChunk, PackedRows, pack};
 pub use pages::{Pages, prefetch};

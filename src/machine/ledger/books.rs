@@ -82,7 +82,7 @@ impl Books {
             failed: Table::new(options.chunk_rows_log2),
             resolutions: Resolutions::new(options.chunk_rows_log2),
             expiries: Expiries::default(),
-            unresolved: Unresolved::new(options.chunk_rows_log2),
+            unresolved: Unresolved::new(options.chunk_rows_log2, options.waiting_rows),
             expired: Table::new(options.chunk_rows_log2),
             indexes: Indexes::default(),
             history: History::new(options.chunk_rows_log2),

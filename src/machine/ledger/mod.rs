@@ -10,6 +10,7 @@
 //! | file | idea |
 //! | --- | --- |
 //! | `books` | the tables, and how things are found in them |
+//! | `memory` | how much memory what takes, and how a budget is divided |
 //! | `ids` | which row an id of a transfer stands for: memory, filter, runs |
 //! | `batch` | what both creates share: order, chains, imported batches, results |
 //! | `accounts` | create_accounts |
@@ -46,6 +47,7 @@ mod history;
 mod ids;
 mod indexes;
 mod lookup;
+mod memory;
 mod openings;
 mod query;
 mod replay;
@@ -82,6 +84,7 @@ pub use self::verify::{BROKEN_MAX, Verified};
 use super::Machine;
 use crate::limits::BODY_SIZE_MAX;
 use crate::store::{CHUNK_ROWS_LOG2, FileEntry, Snapshot, Storage, StoreError, Table};
+pub use memory::{ACCOUNT_SIZE, Part};
 
 /// See the module.
 #[derive(Debug)]
@@ -110,6 +113,8 @@ pub struct LedgerOptions {
     pub resident_chunks: u32,
     /// Bytes of the filter of ids in runs, at most. A matter of speed alone.
     pub filter_size: u64,
+    /// Pending transfers that still wait and stay in memory when their chunk does not.
+    pub waiting_rows: u32,
 }
 
 /// Four million ids: runs are few, and what waits for a run fits 100 MiB.
@@ -117,6 +122,9 @@ const RUN_CHUNKS_LOG2: u32 = 6;
 
 /// Good for 170 million ids; it is smaller while there are fewer.
 pub const FILTER_SIZE_DEFAULT: u64 = 256 << 20;
+
+/// Half a gibibyte.
+const WAITING_ROWS: u32 = 4 << 20;
 
 /// 32 MiB, besides the transfers since the last checkpoint but one. More memory would only
 /// help reads and retries of older ones; what resolutions need is kept anyway.
@@ -133,6 +141,7 @@ impl Default for LedgerOptions {
             run_chunks_log2: RUN_CHUNKS_LOG2,
             resident_chunks: RESIDENT_CHUNKS,
             filter_size: FILTER_SIZE_DEFAULT,
+            waiting_rows: WAITING_ROWS,
         }
     }
 }
@@ -392,7 +401,7 @@ impl Machine for Ledger {
 
     /// Touches memory for the next 800,000 transfers, and for more ids than that; and makes the filter of old ids.
     fn prepare(&self) -> Option<Box<dyn FnMut() + Send>> {
-        const CHUNKS: usize = 12;
+        const CHUNKS: usize = memory::CHUNKS_AHEAD as usize;
         const BLOCKS: usize = 2;
         let (rows, ids) = (
             self.books.transfers.reserve(),

@@ -9,7 +9,7 @@
 //!                                              └─ some: kept here ── the last is resolved ──► gone
 //! ```
 //!
-//! Memory is bounded by [`ROWS_MAX`]; what does not fit is read from its file, and so is what was
+//! Memory is bounded by [`super::LedgerOptions::waiting_rows`]; what does not fit is read from its file, and so is what was
 //! restored from a checkpoint. It is a matter of speed alone: rows are equal wherever they are read.
 
 use stampede_client::wire::Transfer;
@@ -17,14 +17,12 @@ use stampede_client::wire::record::transfer_flags;
 
 use super::resolutions::{Resolution, Resolutions};
 
-/// Rows kept at most: half a gibibyte.
-const ROWS_MAX: usize = 4 << 20;
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Unresolved {
     chunks: Vec<Chunk>,
     chunk_rows_log2: u32,
+    rows_max: usize,
     rows_kept: usize,
     /// Chunks whose last kept transfer was resolved by the operation that is being applied. They
     /// stay until it is over: a chain that breaks may take the resolution back.
@@ -45,10 +43,11 @@ enum Chunk {
 }
 
 impl Unresolved {
-    pub(super) fn new(chunk_rows_log2: u32) -> Self {
+    pub(super) fn new(chunk_rows_log2: u32, rows_max: u32) -> Self {
         Self {
             chunks: Vec::new(),
             chunk_rows_log2,
+            rows_max: rows_max as usize,
             rows_kept: 0,
             finished: Vec::new(),
         }
@@ -93,7 +92,7 @@ impl Unresolved {
         let Chunk::Memory(count) = *self.chunk_of(first) else {
             unreachable!("a chunk leaves memory once");
         };
-        let fits = self.rows_kept + count as usize <= ROWS_MAX;
+        let fits = self.rows_kept + count as usize <= self.rows_max;
         if count == 0 || !fits {
             *self.chunk_of(first) = Chunk::File;
             return;
@@ -159,7 +158,7 @@ mod tests {
 
     #[test]
     fn kept_until_the_last_is_resolved() {
-        let mut unresolved = Unresolved::new(4);
+        let mut unresolved = Unresolved::new(4, 1 << 20);
         let mut resolutions = Resolutions::new(4);
         let rows: Vec<Transfer> = (0..16u16)
             .map(|row| Transfer {

@@ -35,6 +35,7 @@ pub(super) const OPTIONS: LedgerOptions = LedgerOptions {
     run_chunks_log2: 1,
     resident_chunks: 1,
     filter_size: 128,
+    waiting_rows: 4 << 20,
 };
 
 /// A body at an aligned address.

@@ -1,0 +1,106 @@
+//! What the memory of a replica is for: printed at start, and divided where `--memory` says how much there is.
+
+use super::Failure;
+use super::size::Size;
+use crate::limits::{CHECKPOINT_JOURNAL_SHARE, log_entries_max};
+use crate::machine::ledger::{ACCOUNT_SIZE, LedgerOptions, Part};
+use crate::message::PoolConfig;
+use crate::replica::open::session_limits;
+use crate::replica::superblock::State;
+
+/// Memory of an entry of the log, with where it is in the journal.
+const LOG_ENTRY_SIZE: u64 = 80;
+
+/// Log bytes of a transfer in a full batch.
+const TRANSFER_LOG_SIZE: u64 = 128;
+
+/// The parts, in order of printing.
+#[derive(Debug)]
+pub(super) struct Budget {
+    parts: Vec<Part>,
+    pub(super) ledger: LedgerOptions,
+}
+
+impl Budget {
+    /// For `memory` bytes, or with the ledger's usual settings.
+    pub(super) fn new(state: &State, memory: Option<u64>) -> Result<Self, Failure> {
+        let journal = state.segment_size * u64::from(state.segment_count);
+        let interval = journal / CHECKPOINT_JOURNAL_SHARE / TRANSFER_LOG_SIZE;
+        // Replies are encoded once more for a checkpoint.
+        let replies = 2 * session_limits(state).reply_bytes as u64;
+        let mut parts = vec![
+            ("messages", PoolConfig::REPLICA.size()),
+            ("replies kept for clients", replies),
+            ("log", log_entries_max(journal) * LOG_ENTRY_SIZE),
+        ];
+        let fixed: u64 = parts.iter().map(|(_, size)| size).sum();
+        let usual = LedgerOptions::default();
+        let ledger = match memory {
+            None => usual,
+            Some(memory) => usual
+                .within(memory.saturating_sub(fixed), interval)
+                .map_err(|least| too_little(memory, fixed + least, journal))?,
+        };
+        parts.extend(ledger.memory(interval));
+        Ok(Self { parts, ledger })
+    }
+
+    fn total(&self) -> u64 {
+        self.parts.iter().map(|(_, size)| size).sum()
+    }
+
+    /// One line for each part, and what comes on top.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let part = |(name, size): &Part| format!("memory: up to {} for {name}", Size(*size));
+        let mut lines: Vec<String> = self.parts.iter().map(part).collect();
+        lines.push(format!(
+            "memory: up to {} in all, and {} for each million accounts",
+            Size(self.total()),
+            Size(ACCOUNT_SIZE * 1_000_000)
+        ));
+        lines
+    }
+}
+
+fn too_little(memory: u64, least: u64, journal: u64) -> Failure {
+    Failure::usage(format!(
+        "--memory {} is too little: with a journal of {} a replica takes {}MiB at least, besides accounts",
+        Size(memory),
+        Size(journal),
+        least.div_ceil(1 << 20)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::superblock::Identity;
+
+    #[test]
+    fn a_budget_is_kept_and_one_too_small_names_the_least() {
+        let state = State::format(&Identity {
+            cluster: 7,
+            replica: 0,
+            replica_count: 1,
+            standby_count: 0,
+            sessions_max: 1024,
+            segment_size: 1 << 26,
+            segment_count: 16,
+            recovering: false,
+            journal_id: 99,
+        });
+        let failure = Budget::new(&state, Some(1 << 20)).unwrap_err();
+        assert_eq!(failure.code, 2);
+        let least = failure.message.split("takes ").nth(1).unwrap();
+        let least = least.split(" at least").next().unwrap();
+        assert!(failure.message.contains("--memory 1 MiB is too little"));
+        let least = crate::cli::size::parse(least).unwrap();
+        assert!(Budget::new(&state, Some(least - (1 << 20))).is_err());
+        for memory in [least, 4 << 30, 64 << 30] {
+            let budget = Budget::new(&state, Some(memory)).unwrap();
+            assert!(budget.total() <= memory);
+            assert_eq!(budget.lines().len(), 8);
+        }
+        assert!(Budget::new(&state, None).unwrap().total() < 3 << 30);
+    }
+}
