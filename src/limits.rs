@@ -74,8 +74,8 @@ pub const MENDING_FILES_MAX: usize = 64;
 pub const SESSIONS_DEFAULT: usize = 1024;
 pub const SESSIONS_MAX: usize = 10_000;
 
-/// Bodies of replies kept for clients that may ask again, together: at most this, and at most the log
-/// between two checkpoints, so that the table costs the disk no more than that log did.
+/// Bodies of replies kept for clients that may ask again, together: at most this, and at most an eighth of
+/// the journal, so that the table costs the disk little more than the log between two checkpoints did.
 ///
 /// With the default journal a client that only creates always finds its reply: a full batch is answered
 /// with 8190 times 16 bytes, and that for every default session fits. Of the largest replies there
@@ -84,7 +84,7 @@ pub const SESSIONS_MAX: usize = 10_000;
 pub const REPLY_BYTES_MAX: u64 = 128 << 20;
 
 pub const fn reply_bytes_max(journal_size: u64) -> u64 {
-    let share = journal_size / CHECKPOINT_JOURNAL_SHARE;
+    let share = journal_size / 8;
     if share < REPLY_BYTES_MAX {
         share
     } else {
@@ -117,9 +117,17 @@ pub const JOURNAL_SIZE_MIN: u64 = 64 << 20;
 /// Journal bytes on their way to the disk at once: a full pipeline waits in order for the rest.
 pub const INFLIGHT_BYTES_MAX: u64 = 32 << 20;
 
-/// A checkpoint is due when this share of the journal has been filled since the former one: one
-/// eighth filling, one being checkpointed, and six kept for replicas that were away.
-pub const CHECKPOINT_JOURNAL_SHARE: u64 = 8;
+/// A checkpoint is due when so many bytes of a journal have been filled since the former one: an eighth, of
+/// a larger one 64 MiB, of one beyond a gibibyte a sixteenth. One such share is filling, one is being
+/// checkpointed, and the rest is kept for replicas that were away.
+///
+/// What was created in two of them is in memory, and what a restart executes again. Tables that change in
+/// place are written once in each: with millions of accounts a larger journal writes less.
+pub const fn checkpoint_bytes(journal_size: u64) -> u64 {
+    let (small, large) = (journal_size / 8, journal_size / 16);
+    let usual = if small < 64 << 20 { small } else { 64 << 20 };
+    if large > usual { large } else { usual }
+}
 
 /// Bytes of log that count for a prepare of this size, when a checkpoint is due: whole sectors.
 pub const fn log_bytes(size: u32) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::size::Size;
-use crate::limits::{CHECKPOINT_JOURNAL_SHARE, log_entries_max};
+use crate::limits::{checkpoint_bytes, log_entries_max};
 use crate::machine::ledger::{ACCOUNT_SIZE, LedgerOptions, Part};
 use crate::message::PoolConfig;
 use crate::replica::open::session_limits;
@@ -25,7 +25,7 @@ impl Budget {
     /// For `memory` bytes, or with the ledger's usual settings.
     pub(super) fn new(state: &State, memory: Option<u64>) -> Result<Self, Failure> {
         let journal = state.segment_size * u64::from(state.segment_count);
-        let interval = journal / CHECKPOINT_JOURNAL_SHARE / TRANSFER_LOG_SIZE;
+        let interval = checkpoint_bytes(journal) / TRANSFER_LOG_SIZE;
         // Replies are encoded once more for a checkpoint.
         let replies = 2 * session_limits(state).reply_bytes as u64;
         let mut parts = vec![

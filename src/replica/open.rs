@@ -32,7 +32,7 @@ use super::superblock::{State, Superblock};
 use super::transfer::fetch::Fetcher;
 use super::transfer::lend::Lender;
 use super::transfer::mend::Mender;
-use crate::limits::{CHECKPOINT_JOURNAL_SHARE, INFLIGHT_BYTES_MAX, reply_bytes_max};
+use crate::limits::{INFLIGHT_BYTES_MAX, checkpoint_bytes, reply_bytes_max};
 use crate::machine::Machine;
 use crate::message::{Op, Pool};
 use crate::mutant::Mutant;
@@ -193,7 +193,8 @@ pub fn open<M: Machine + 'static>(
         replica: state.replica,
         replica_count: state.replica_count,
         standby_count: state.standby_count,
-        checkpoint_bytes: journal.capacity() / CHECKPOINT_JOURNAL_SHARE,
+        journal_bytes: journal.capacity(),
+        checkpoint_bytes: checkpoint_bytes(journal.capacity()),
         operation_register: OPERATION_REGISTER,
         operation_pulse: OPERATION_PULSE,
         is_write: M::is_write,

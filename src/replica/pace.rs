@@ -164,7 +164,7 @@ impl FileWriter for PacedWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{CHECKPOINT_JOURNAL_SHARE, JOURNAL_SIZE_MIN, MESSAGE_SIZE_MAX, log_bytes};
+    use crate::limits::{JOURNAL_SIZE_MIN, MESSAGE_SIZE_MAX, checkpoint_bytes, log_bytes};
 
     #[test]
     fn neither_side_waits_for_a_side_that_waits_for_it() {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_in_front_of_the_next_checkpoint() {
-        let interval = JOURNAL_SIZE_MIN / CHECKPOINT_JOURNAL_SHARE;
+        let interval = checkpoint_bytes(JOURNAL_SIZE_MIN);
         let largest = u32::try_from(MESSAGE_SIZE_MAX).expect("a mebibyte");
         let pace = Pace::new(1000, interval, interval - log_bytes(largest));
         pace.written.store(1000, Ordering::Relaxed);

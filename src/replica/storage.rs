@@ -16,8 +16,8 @@ use zerocopy::FromBytes;
 use super::io::{Fatal, Output};
 use super::scan::Strays;
 use crate::limits::{
-    CHECKPOINT_JOURNAL_SHARE, HEADER_SIZE, HEADROOM_SIZE, MESSAGE_SIZE_MAX, READS_MAX,
-    REPLAY_WINDOW, SECTOR_SIZE,
+    HEADER_SIZE, HEADROOM_SIZE, MESSAGE_SIZE_MAX, READS_MAX, REPLAY_WINDOW, SECTOR_SIZE,
+    checkpoint_bytes,
 };
 use crate::message::{Claim, Command, Header, Message, MessageMut, Op, Pool};
 use crate::mutant::Mutant;
@@ -458,7 +458,7 @@ impl Entries {
     /// after it. Replicas that were away are served from what is kept besides, so all is but what the
     /// next two checkpoints fill, unless nobody else is there.
     pub(super) fn keep(&self, op: Op, alone: bool) -> Kept {
-        let share = self.journal.capacity() / CHECKPOINT_JOURNAL_SHARE;
+        let share = checkpoint_bytes(self.journal.capacity());
         let used_max = self
             .journal
             .capacity()

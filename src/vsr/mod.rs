@@ -71,9 +71,7 @@ use sessions::Sessions;
 use timeout::{Deadline, TICK_NS};
 use voting::Voting;
 
-use crate::limits::{
-    CHECKPOINT_JOURNAL_SHARE, EXECUTE_MAX, PIPELINE_MAX, REPLICAS_MAX, log_entries_max,
-};
+use crate::limits::{EXECUTE_MAX, PIPELINE_MAX, REPLICAS_MAX, log_entries_max};
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool, View, checksum};
 use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Promise, Protocol, ReadFor, ReplicaIndex, Time};
@@ -86,6 +84,8 @@ pub struct Config {
     pub replica: ReplicaIndex,
     pub replica_count: u8,
     pub standby_count: u8,
+    /// Of the whole journal.
+    pub journal_bytes: u64,
     /// A checkpoint is captured when the log has grown by this many bytes since the former one.
     /// Equal on all replicas, so that their checkpoints are.
     pub checkpoint_bytes: u64,
@@ -470,8 +470,8 @@ impl Vsr {
 
     /// What grows and shrinks here: its name, its length, and its bound. For checkers.
     pub fn queues(&self) -> [(&'static str, usize, usize); 8] {
-        let journal = self.config.checkpoint_bytes * CHECKPOINT_JOURNAL_SHARE;
-        let entries = usize::try_from(log_entries_max(journal)).unwrap_or(usize::MAX);
+        let entries =
+            usize::try_from(log_entries_max(self.config.journal_bytes)).unwrap_or(usize::MAX);
         let log = usize::try_from(self.log.head() - self.log.base()).unwrap_or(usize::MAX);
         [
             ("requests", self.requests.len(), REQUESTS_MAX),
