@@ -227,6 +227,8 @@ pub struct Vsr {
     join_resend: Deadline,
     repair_retry: Deadline,
     get_view_retry: Deadline,
+    /// The view that was asked for last.
+    get_view_asked: View,
 }
 
 /// The checksum that the first prepare of a cluster names as its parent.
@@ -349,6 +351,7 @@ impl Vsr {
             join_resend: Deadline::after(0, 0),
             repair_retry: Deadline::after(0, 0),
             get_view_retry: Deadline::after(0, 0),
+            get_view_asked: 0,
         };
         vsr.update_durable();
         vsr

@@ -277,12 +277,15 @@ impl Vsr {
         }
     }
 
-    /// A later view exists: ask its primary how it began.
+    /// A view has begun: ask its primary how. Who waits for its own view asks again and again, which
+    /// must not keep it from asking for a later one.
     pub(super) fn get_view(&mut self, view: View, now: Time, effects: &mut Effects) {
         let primary = self.primary_of(view);
-        if primary == self.config.replica || !self.get_view_retry.due(now.monotonic) {
+        let waits = !self.get_view_retry.due(now.monotonic) && view <= self.get_view_asked;
+        if primary == self.config.replica || waits {
             return;
         }
+        self.get_view_asked = view;
         self.get_view_retry = Deadline::after(now.monotonic, REPAIR_RETRY_NS);
         let mut header = self.header(Command::GetView);
         header.view = view;

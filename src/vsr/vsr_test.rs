@@ -1051,3 +1051,19 @@ fn an_entry_that_nobody_has_any_more_is_not_needed_once_its_checkpoint_is_there(
     answers(&mut vsr, Event::Checkpointed { op, trimmed });
     assert_eq!((vsr.status(), vsr.durable()), (Status::Normal, 3));
 }
+
+#[test]
+fn waiting_for_its_own_view_keeps_nobody_from_a_later_one() {
+    let mut vsr = comes_back(0, 1, 0, &[], 0);
+    vsr.status = Status::CatchUp;
+    let asked = answers(&mut vsr, Event::Tick);
+    let views = |sent: &[Message]| {
+        let sent = sent.iter().map(Message::header);
+        let asks = sent.filter(|h| h.command() == Some(Command::GetView));
+        asks.map(|h| h.view).collect::<Vec<_>>()
+    };
+    assert_eq!(views(&asked), [1]);
+    let begun = || Event::Message(control(Command::Commit, 2, 8));
+    assert_eq!(views(&answers(&mut vsr, begun())), [8]);
+    assert!(views(&answers(&mut vsr, begun())).is_empty());
+}
