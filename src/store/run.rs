@@ -107,28 +107,70 @@ impl Shape {
     }
 }
 
-/// The ids of some rows, in order of the rows: all that a run needs to know of them.
+/// The ids of some rows: all that a run needs to know of them.
 #[derive(Debug)]
 pub struct RunIds {
-    hashes: Vec<RunHash>,
+    /// The hash and, below it, the number of the row among these: by bucket, then by row. So the work of a run is
+    /// done chunk by chunk, as the chunks come, and little is left when it is due.
+    ids: Vec<u64>,
+    shape: Shape,
     least: u128,
     greatest: u128,
 }
 
+/// Bits of a row's number in [`RunIds`].
+const ROW_BITS: u32 = u64::BITS - RUN_HASH_BITS;
+
+const _: () = assert!(RUN_ROWS_LOG2_MAX <= ROW_BITS);
+
 impl RunIds {
-    pub fn of(ids: impl Iterator<Item = u128>) -> Self {
+    /// For a run of so many rows as this power of two.
+    pub fn of(ids: impl Iterator<Item = u128>, rows_log2: u32) -> Self {
+        assert!(rows_log2 <= RUN_ROWS_LOG2_MAX);
+        let shape = Shape { rows_log2 };
         let (mut least, mut greatest) = (u128::MAX, 0);
-        let hashes = ids.map(|id| {
+        let ids = (0u64..).zip(ids).map(|(row, id)| {
             least = least.min(id);
             greatest = greatest.max(id);
-            IdHash::of(id).for_runs()
+            IdHash::of(id).for_runs().0 << ROW_BITS | row
         });
+        let ids = sorted(ids.collect(), shape.buckets_log2());
+        assert!(ids.len() <= shape.rows());
         Self {
-            hashes: hashes.collect(),
+            ids,
+            shape,
             least,
             greatest,
         }
     }
+}
+
+/// By so many of the uppermost bits; what has them in common stays in its order. Two passes of a radix sort.
+fn sorted(mut ids: Vec<u64>, bits: u32) -> Vec<u64> {
+    let low = bits / 2;
+    let mut other = vec![0; ids.len()];
+    for (shift, bits) in [
+        (u64::BITS - bits, low),
+        (u64::BITS - bits + low, bits - low),
+    ] {
+        let digit = |id: u64| {
+            let digit = id.checked_shr(shift).unwrap_or(0) & ((1 << bits) - 1);
+            usize::try_from(digit).expect("a few bits")
+        };
+        let mut next = vec![0; 1 << bits];
+        ids.iter().for_each(|id| next[digit(*id)] += 1);
+        let mut sum = 0;
+        for place in &mut next {
+            sum += std::mem::replace(place, sum);
+        }
+        for id in &ids {
+            let place = &mut next[digit(*id)];
+            other[*place] = *id;
+            *place += 1;
+        }
+        std::mem::swap(&mut ids, &mut other);
+    }
+    ids
 }
 
 /// About how many bytes a run of so many rows has.
@@ -136,20 +178,15 @@ pub fn run_size(rows: u64) -> u64 {
     rows * (ENTRY_SIZE as u64 + 1)
 }
 
-/// Buckets that are filled at once: their entries take 8 MiB.
-const STRIPE_BUCKETS_LOG2: u32 = 12;
-
-/// Writes the run of all rows in `parts`, which are a power of two. About 25 ns an id.
+/// Writes the run of all rows in `parts`, which were made for so many.
 pub fn write_run(
     storage: &mut dyn Storage,
     name: FileName,
     parts: &[Arc<RunIds>],
 ) -> Result<FileEntry, StoreError> {
-    let rows: usize = parts.iter().map(|part| part.hashes.len()).sum();
-    assert!(rows.is_power_of_two() && rows.ilog2() <= RUN_ROWS_LOG2_MAX);
-    let shape = Shape {
-        rows_log2: rows.ilog2(),
-    };
+    let rows: usize = parts.iter().map(|part| part.ids.len()).sum();
+    let shape = parts.first().expect("a run has rows").shape;
+    assert!(rows == shape.rows() && parts.iter().all(|part| part.shape == shape));
     let head = RunHead {
         id_least: parts
             .iter()
@@ -159,39 +196,52 @@ pub fn write_run(
         rows_log2: shape.rows_log2,
         reserved: [0; 3],
     };
-    let directory = directory(shape, parts);
 
     let mut file = SealedWriter::create(storage, name)?;
     file.section(SECTION_HEAD)?;
     file.write(head.as_bytes())?;
     file.section(SECTION_DIRECTORY)?;
-    file.write(directory.as_bytes())?;
+    file.write(directory(shape, parts).as_bytes())?;
     file.section(SECTION_ENTRIES)?;
     let mut filter = FilterBytes::new(shape.filter_lines());
-    let mut entries = Vec::new();
     let mut bytes = Vec::with_capacity((2 * ENTRY_SIZE) << BUCKET_ROWS_LOG2);
-    for first in (0..shape.buckets()).step_by(1 << STRIPE_BUCKETS_LOG2) {
-        let stripe = first..shape.buckets().min(first + (1 << STRIPE_BUCKETS_LOG2));
-        fill(&mut entries, shape, parts, &directory, stripe.clone());
-        for bucket in stripe.clone() {
-            bytes.clear();
-            for entry in &entries[within(&directory, &stripe, bucket)] {
+    let mut rests: Vec<(u32, &[u64])> = Vec::with_capacity(parts.len());
+    let mut first = 0;
+    for part in parts {
+        rests.push((first, &part.ids));
+        first += u32::try_from(part.ids.len()).expect("at most 2^24 rows");
+    }
+    for bucket in 0..shape.buckets() {
+        bytes.clear();
+        for (first, rest) in &mut rests {
+            while let Some((id, behind)) = rest.split_first() {
+                let hash = RunHash(id >> ROW_BITS);
+                if shape.bucket(hash) != bucket {
+                    break;
+                }
+                *rest = behind;
+                let entry = shape.entry(hash, *first + row_of(*id));
                 bytes.extend_from_slice(&entry.to_le_bytes()[..ENTRY_SIZE]);
-                filter.add(shape.hash_of(bucket, *entry));
+                filter.add(hash);
             }
-            file.write(&bytes)?;
         }
+        file.write(&bytes)?;
     }
     file.section(SECTION_FILTER)?;
     file.write(&filter.to_bytes())?;
     file.finish()
 }
 
+/// Which row of its part an id of [`RunIds`] is of.
+fn row_of(id: u64) -> u32 {
+    u32::try_from(id & ((1 << ROW_BITS) - 1)).expect("below 2^24")
+}
+
 /// Where each bucket begins.
 fn directory(shape: Shape, parts: &[Arc<RunIds>]) -> Vec<u32> {
     let mut directory = vec![0u32; shape.buckets() + 1];
-    for hash in parts.iter().flat_map(|part| &part.hashes) {
-        directory[shape.bucket(*hash) + 1] += 1;
+    for id in parts.iter().flat_map(|part| &part.ids) {
+        directory[shape.bucket(RunHash(id >> ROW_BITS)) + 1] += 1;
     }
     let mut sum = 0;
     for begin in &mut directory {
@@ -199,35 +249,6 @@ fn directory(shape: Shape, parts: &[Arc<RunIds>]) -> Vec<u32> {
         *begin = sum;
     }
     directory
-}
-
-/// Where the entries of a bucket are among those of a stripe of buckets.
-fn within(directory: &[u32], stripe: &Range<usize>, bucket: usize) -> Range<usize> {
-    let at = |bucket: usize| (directory[bucket] - directory[stripe.start]) as usize;
-    at(bucket)..at(bucket + 1)
-}
-
-/// The entries of a stripe of buckets, each in its bucket.
-fn fill(
-    entries: &mut Vec<u64>,
-    shape: Shape,
-    parts: &[Arc<RunIds>],
-    directory: &[u32],
-    stripe: Range<usize>,
-) {
-    let mut next: Vec<usize> = stripe
-        .clone()
-        .map(|bucket| within(directory, &stripe, bucket).start)
-        .collect();
-    entries.resize(within(directory, &stripe, stripe.end - 1).end, 0);
-    for (row, hash) in (0..).zip(parts.iter().flat_map(|part| &part.hashes)) {
-        let bucket = shape.bucket(*hash);
-        if stripe.contains(&bucket) {
-            let place = &mut next[bucket - stripe.start];
-            entries[*place] = shape.entry(*hash, row);
-            *place += 1;
-        }
-    }
 }
 
 /// A run in its file, mapped.
@@ -400,7 +421,7 @@ mod tests {
     fn parts(ids: &[u128], part: usize) -> Vec<Arc<RunIds>> {
         let parts = ids.chunks(part);
         parts
-            .map(|ids| Arc::new(RunIds::of(ids.iter().copied())))
+            .map(|part| Arc::new(RunIds::of(part.iter().copied(), ids.len().ilog2())))
             .collect()
     }
 

@@ -302,7 +302,7 @@ mod tests {
         let mut storage = MemoryStorage::default();
         let name = FileName::new(FileKind::TransferRun, number);
         let rows_log2 = ids.len().ilog2();
-        let ids = Arc::new(RunIds::of(ids.iter().copied()));
+        let ids = Arc::new(RunIds::of(ids.iter().copied(), rows_log2));
         let entry = write_run(&mut storage, name, &[ids]).unwrap();
         Run::open(&storage, entry, first, rows_log2).unwrap()
     }

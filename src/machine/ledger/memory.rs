@@ -16,7 +16,7 @@ pub const ACCOUNT_SIZE: u64 = 2 * size_of::<AccountRow>() as u64 + INDEX_ENTRY_S
 pub type Part = (&'static str, u64);
 
 /// Chunks that are touched ahead, see [`super::Ledger`]'s `prepare`.
-pub(super) const CHUNKS_AHEAD: u32 = 12;
+pub(super) const CHUNKS_AHEAD: u32 = 4;
 
 /// Postings and openings of a chunk, before they are in a file: with a million accounts that are used evenly.
 const CHUNK_PARTS_SIZE: u64 = 3 << 20;

@@ -126,9 +126,9 @@ pub const FILTER_SIZE_DEFAULT: u64 = 256 << 20;
 /// Half a gibibyte.
 const WAITING_ROWS: u32 = 4 << 20;
 
-/// 32 MiB, besides the transfers since the last checkpoint but one. More memory would only
+/// 8 MiB, besides the transfers since the last checkpoint but one. More memory would only
 /// help reads and retries of older ones; what resolutions need is kept anyway.
-const RESIDENT_CHUNKS: u32 = 4;
+const RESIDENT_CHUNKS: u32 = 1;
 
 /// The largest body of a request: what limits of queries are derived from.
 #[expect(clippy::cast_possible_truncation, reason = "a mebibyte")]

@@ -191,7 +191,7 @@ fn restore_transfers(
         if chunk as usize >= chunks_in_runs {
             let ids = chunk_ids(storage, &mut chunk_file, chunk_rows)?;
             books.transfer_ids.extend(&ids, chunk * chunk_rows);
-            let ids = Arc::new(RunIds::of(ids.into_iter()));
+            let ids = Arc::new(RunIds::of(ids.into_iter(), counts.run_rows_log2()));
             files.transfer_ids.waiting.push(ids);
         }
         let (head, file_of_chunk, postings) = open_chunk(
@@ -411,7 +411,7 @@ fn restore_failed(
         if chunk >= chunks_in_runs {
             let ids = chunk_file.read_rows::<u128>(storage, SECTION_ROWS)?;
             books.restore_failed(&ids);
-            let ids = Arc::new(RunIds::of(ids.into_iter()));
+            let ids = Arc::new(RunIds::of(ids.into_iter(), counts.run_rows_log2()));
             files.failed_ids.waiting.push(ids);
         } else {
             let map = map_chunk(storage, entry)?;

@@ -68,6 +68,13 @@ pub(super) struct Counts {
     pub(super) reserved: u32,
 }
 
+impl Counts {
+    /// Rows of a run, as a power of two.
+    pub(super) fn run_rows_log2(&self) -> u32 {
+        self.chunk_rows_log2 + self.run_chunks_log2
+    }
+}
+
 /// What is known of a full chunk without reading it.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -193,7 +200,7 @@ impl FileIds {
 
 /// The first row of a run and the number of its rows as a power of two.
 pub(super) fn run_place(table: RunTable, number: u32, counts: Counts) -> (u32, u32) {
-    let rows_log2 = counts.chunk_rows_log2 + counts.run_chunks_log2;
+    let rows_log2 = counts.run_rows_log2();
     (table.base + (number << rows_log2), rows_log2)
 }
 
@@ -514,7 +521,10 @@ impl Snapshot for LedgerSnapshot {
                 (SECTION_HEAD, head.as_bytes()),
             ];
             let mut file = write_chunk(storage, name, chunk, &sections)?;
-            let ids = Arc::new(RunIds::of(rows.iter().map(|transfer| transfer.id)));
+            let ids = Arc::new(RunIds::of(
+                rows.iter().map(|transfer| transfer.id),
+                self.counts.run_rows_log2(),
+            ));
             transfer_ids.waiting.push(Arc::clone(&ids));
             file.ids = Some(ids);
             transfer_files.push(file.entry);
@@ -525,7 +535,10 @@ impl Snapshot for LedgerSnapshot {
             let name = FileName::new(FileKind::FailedIds, chunk.into());
             let rows = self.failed.chunk(chunk);
             let mut file = write_chunk(storage, name, chunk, &[(SECTION_ROWS, rows.as_bytes())])?;
-            let ids = Arc::new(RunIds::of(rows.iter().copied()));
+            let ids = Arc::new(RunIds::of(
+                rows.iter().copied(),
+                self.counts.run_rows_log2(),
+            ));
             failed_ids.waiting.push(Arc::clone(&ids));
             file.ids = Some(ids);
             failed_files.push(file.entry);
