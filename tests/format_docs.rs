@@ -486,7 +486,7 @@ struct File {
 }
 
 impl File {
-    /// Checks footer and blocks against `checksum`.
+    /// Checks footer and pages against `checksum`.
     fn open(storage: &dyn Storage, name: FileName, data_size: u128, checksum: u128) -> Self {
         let bytes = storage.map(name).unwrap().to_vec();
         let data_size = usize::try_from(data_size).unwrap();
@@ -494,22 +494,22 @@ impl File {
         let file = Self { bytes, data_size };
         let footer = layout(DISK, "Footer");
         let sections = file.footer("sections");
-        let blocks = data_size.div_ceil(512 * 1024);
+        let pages = data_size.div_ceil(16 * 1024);
         footer.assert_numbers(
             &file.bytes[data_size..],
             &[
                 ("magic", u64::from_le_bytes(*b"STAMPSEA").into()),
-                ("version", 1),
+                ("version", 2),
                 ("kind", name.kind as u128),
                 ("sections", sections as u128),
                 ("number", name.number.into()),
                 ("data_size", data_size as u128),
-                ("blocks", blocks as u128),
+                ("pages", pages as u128),
             ],
         );
         let mut at = data_size + footer.size + sections * layout(DISK, "Section").size;
-        for block in file.bytes[..data_size].chunks(512 * 1024) {
-            assert_eq!(file.bytes[at..at + 16], xxh3_128(block).to_le_bytes());
+        for page in file.bytes[..data_size].chunks(16 * 1024) {
+            assert_eq!(file.bytes[at..at + 16], xxh3_128(page).to_le_bytes());
             at += 16;
         }
         assert_eq!(file.bytes.len(), at.next_multiple_of(4096));

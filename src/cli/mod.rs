@@ -28,6 +28,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::store::Damage;
+
 /// A replicated transaction engine: durable, ordered, exactly once
 #[derive(Debug, Parser)]
 #[command(name = "stampede", version, arg_required_else_help = true)]
@@ -95,6 +97,7 @@ impl Failure {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    panics_end_the_process();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -103,28 +106,40 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let result = match &cli.command {
+    let result = Damage::catch(|| run(&cli.command));
+    match result.unwrap_or_else(|damage| Err(Failure::new(damage))) {
+        Ok(code) => code,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "error: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// A thread that panics takes the process with it: the others would go on with half of what they need.
+/// (The stack can be unwound all the same, for [`Damage`], which is no panic.)
+fn panics_end_the_process() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
+fn run(command: &Command) -> Result<ExitCode, Failure> {
+    match command {
         Command::Format(arguments) => format::run(arguments),
         Command::Recover(arguments) => recover::run(arguments),
         Command::Restore(arguments) => restore::run(arguments),
         Command::Backup(arguments) => backup::run(arguments),
         Command::Start(arguments) => start::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
-        Command::Bench(arguments) => return bench::run(arguments),
+        Command::Bench(arguments) => return Ok(bench::run(arguments)),
         Command::Sim(arguments) => sim::run(arguments),
-        Command::Drill(arguments) => match drill::run(arguments) {
-            Ok(code) => return code,
-            Err(failure) => Err(failure),
-        },
+        Command::Drill(arguments) => return drill::run(arguments),
         Command::Version(arguments) => version::run(arguments),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "error: {}", failure.message);
-            ExitCode::from(failure.code)
-        }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes a result for the caller to read. A reader that has gone away ends the command quietly.

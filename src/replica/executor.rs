@@ -4,6 +4,9 @@
 //! simulator; it sees tasks in log order and nothing else, so every replica computes the same.
 //! Operations below 128 belong to the replica, not to the machine: a register is answered here, so
 //! that it takes its place in the order.
+//!
+//! An operation that meets damage in a file has no result, and leaves the machine half changed. Nothing is
+//! executed any more from then on; every task is answered with the damage, until the replica is opened again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +15,9 @@ use super::pace::{Pace, PacedStorage};
 use crate::limits::BODY_SIZE_MAX;
 use crate::machine::{Machine, Snapshot};
 use crate::message::{Message, MessageMut, Op};
-use crate::store::{FileKind, FileName, ManifestRef, Storage, StoreError, sweep, write_checkpoint};
+use crate::store::{
+    Damage, FileKind, FileName, ManifestRef, Storage, StoreError, sweep, write_checkpoint,
+};
 use crate::vsr::sessions::Sessions;
 
 /// Operations of the replica itself. The machine's begin at [`OPERATION_MACHINE_MIN`].
@@ -41,9 +46,14 @@ pub enum Task {
     Published { op: Op },
 }
 
-/// An applied prepare.
+/// A prepare, applied or given up.
 pub struct Done {
     pub op: Op,
+    pub result: Result<Applied, Damage>,
+}
+
+/// What came of a prepare.
+pub struct Applied {
     /// The body's size is set; the header is not yet filled in.
     pub reply: MessageMut,
     /// Cluster time at which a pulse will have work, or `u64::MAX`.
@@ -53,12 +63,13 @@ pub struct Done {
 
 impl fmt::Debug for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "done op {} checkpoint {}",
-            self.op,
-            self.snapshot.is_some()
-        )
+        match &self.result {
+            Ok(applied) => {
+                let checkpoint = applied.snapshot.is_some();
+                write!(f, "done op {} checkpoint {checkpoint}", self.op)
+            }
+            Err(damage) => write!(f, "not done op {}: {damage}", self.op),
+        }
     }
 }
 
@@ -71,11 +82,16 @@ impl fmt::Debug for Executor {
 /// The state machine and the rules around it.
 pub struct Executor {
     machine: Box<dyn Machine>,
+    /// What it met; the machine is of no use any more.
+    damage: Option<Damage>,
 }
 
 impl Executor {
     pub fn new(machine: Box<dyn Machine>) -> Self {
-        Self { machine }
+        Self {
+            machine,
+            damage: None,
+        }
     }
 
     /// For a thread that has nothing to do; see [`Machine::prepare`].
@@ -83,25 +99,41 @@ impl Executor {
         self.machine.prepare()
     }
 
-    /// For checkers: the machine's digest.
-    pub fn machine(&self) -> &dyn Machine {
-        &*self.machine
+    /// For checkers: of the machine's state; `None` if what it takes is damaged.
+    pub fn digest(&self) -> Option<u128> {
+        let digest = || Damage::catch(|| self.machine.digest()).ok();
+        self.damage.is_none().then(digest).flatten()
     }
 
     /// Runs one task. `None` for tasks without an answer.
     pub fn run(&mut self, task: Task) -> Option<Done> {
+        let op = match &task {
+            Task::Apply { prepare, .. } => Some(prepare.header().op),
+            Task::Published { .. } => None,
+        };
+        let result = match &self.damage {
+            None => Damage::catch(|| self.run_sound(task)),
+            Some(damage) => Err(damage.clone()),
+        };
+        if let Err(damage) = &result {
+            self.damage = Some(damage.clone());
+        }
+        let result = result.transpose()?;
+        op.map(|op| Done { op, result })
+    }
+
+    fn run_sound(&mut self, task: Task) -> Option<Applied> {
         match task {
             Task::Apply {
                 prepare,
                 mut reply,
                 checkpoint,
             } => {
-                let header = prepare.header();
                 let size = self.apply(&prepare, &mut reply);
                 reply.set_body_size(size);
-                let snapshot = checkpoint.then(|| self.machine.snapshot(header.op));
-                Some(Done {
-                    op: header.op,
+                let op = prepare.header().op;
+                let snapshot = checkpoint.then(|| self.machine.snapshot(op));
+                Some(Applied {
                     reply,
                     pulse_due: self.machine.due(),
                     snapshot,
@@ -225,13 +257,15 @@ impl CheckpointTask {
     pub fn write(mut self, storage: &mut dyn Storage, pause: fn()) -> CheckpointDone {
         let op = self.op;
         let mut storage = PacedStorage::new(storage, Arc::clone(&self.pace), pause);
-        let result = match self.try_write(&mut storage) {
-            Ok(Ok(manifest)) => Ok(manifest),
-            Ok(Err(disk)) => {
+        // What was just written is read again, to see that it is there.
+        let result = match Damage::catch(|| self.try_write(&mut storage)) {
+            Ok(Ok(Ok(manifest))) => Ok(manifest),
+            Ok(Ok(Err(disk))) => {
                 let task = Box::new(self);
                 Err(Unwritten::Full { task, disk })
             }
-            Err(error) => Err(Unwritten::Failed(error.to_string())),
+            Ok(Err(error)) => Err(Unwritten::Failed(error.to_string())),
+            Err(damage) => Err(Unwritten::Failed(damage.to_string())),
         };
         CheckpointDone { op, result }
     }

@@ -47,7 +47,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use clients::Clients;
-use executor::{CheckpointDone, CheckpointTask, ClientTable, Done, FullDisk, Task, Unwritten};
+use executor::{
+    Applied, CheckpointDone, CheckpointTask, ClientTable, Done, FullDisk, Task, Unwritten,
+};
 use io::{ConnectionId, Fatal, Input, Output};
 use pace::Pace;
 use peers::{Introduction, Peers};
@@ -65,7 +67,7 @@ use crate::limits::{BODY_SIZE_MAX, REPAIR_WINDOW, log_bytes};
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool};
 use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Protocol, Time};
-use crate::store::FileName;
+use crate::store::{Damage, FileName};
 use crate::vsr::clock::Agreement;
 pub use crate::vsr::timeout::TICK_NS;
 use crate::vsr::{Status, Vsr};
@@ -111,6 +113,8 @@ pub struct Replica {
     mender: Mender,
     /// The superblock is being made to refer to a checkpoint that was fetched.
     installing: bool,
+    /// The executor has met damage, and executes nothing any more.
+    halted: bool,
     idle_ticks: u32,
     stopped: bool,
 }
@@ -141,8 +145,10 @@ pub struct Progress {
     pub checkpoint_lost: bool,
     /// A checkpoint is being fetched.
     pub transfer: Option<Transfer>,
-    /// What the scrub has found.
+    /// What the scrub and execution have found.
     pub scrubbed: Scrubbed,
+    /// It executes nothing until that is mended.
+    pub halted: bool,
     /// A damaged file of the checkpoint that is being fetched again.
     pub mending: Option<FileName>,
     /// Operations of its view that this backup has yet to execute.
@@ -188,6 +194,7 @@ impl Replica {
             checkpoint_lost: self.checkpoint_lost,
             transfer: self.fetcher.progress(),
             scrubbed: self.scrubbed(),
+            halted: self.halted,
             mending: self.mender.file(),
             behind: self.vsr.behind(),
         }
@@ -497,6 +504,9 @@ impl Replica {
 
     /// Hands prepares to the executor, in order, as reply buffers are free.
     fn start_executions(&mut self, outputs: &mut Vec<Output>) {
+        if self.halted {
+            return;
+        }
         while let Some((prepare, _)) = self.executions.front() {
             let header = prepare.header();
             // What is executed again after a start keeps nobody's pace: all wait for the end of it.
@@ -534,12 +544,15 @@ impl Replica {
     }
 
     fn on_done(&mut self, done: Done, now: Time, outputs: &mut Vec<Output>) {
-        let Done {
-            op,
+        let Done { op, result } = done;
+        let Applied {
             reply,
             pulse_due,
             snapshot,
-        } = done;
+        } = match result {
+            Ok(applied) => applied,
+            Err(damage) => return self.on_not_executed(op, damage, outputs),
+        };
         self.deliver(
             Event::Executed {
                 op,
@@ -569,6 +582,18 @@ impl Replica {
                 pace,
             };
             outputs.push(Output::Checkpoint(task));
+        }
+    }
+
+    /// Execution has met a file that is not what was written: it is over until that has been mended, and all
+    /// has been opened again. As primary, this replica is of no use to anybody meanwhile.
+    fn on_not_executed(&mut self, op: Op, damage: Damage, outputs: &mut Vec<Output>) {
+        // A checkpoint that was to be captured with this operation or a later one never will be.
+        self.checkpoint_of.take_if(|(of, ..)| *of >= op);
+        if !self.halted {
+            self.halted = true;
+            self.vsr.set_halted();
+            self.on_damage(damage, outputs);
         }
     }
 

@@ -36,7 +36,7 @@ use crate::limits::{INFLIGHT_BYTES_MAX, checkpoint_bytes, reply_bytes_max};
 use crate::machine::Machine;
 use crate::message::{Op, Pool};
 use crate::mutant::Mutant;
-use crate::store::{Manifest, Storage, StoreError};
+use crate::store::{Damage, Manifest, Storage, StoreError};
 use crate::vsr::sessions::{DecodeError, Limits, Sessions};
 use crate::vsr::{Config, Recovered, Vsr};
 
@@ -55,6 +55,8 @@ pub enum OpenError {
     Corrupt(String),
     #[error("checkpoint: {0}")]
     Checkpoint(#[from] StoreError),
+    #[error("checkpoint: {0}")]
+    Damaged(#[from] Damage),
     #[error("checkpoint: {0}")]
     Sessions(#[from] DecodeError),
     #[error(
@@ -77,7 +79,16 @@ pub enum OpenError {
 impl OpenError {
     /// The checkpoint's files are not what was written.
     fn is_damage(&self) -> bool {
-        matches!(self, Self::Checkpoint(error) if error.is_damage())
+        match self {
+            Self::Checkpoint(error) => error.is_damage(),
+            Self::Damaged(_) => true,
+            Self::Journal(_)
+            | Self::Corrupt(_)
+            | Self::Sessions(_)
+            | Self::Gap { .. }
+            | Self::Behind { .. }
+            | Self::OtherHistory(_) => false,
+        }
     }
 }
 
@@ -237,6 +248,7 @@ pub fn open<M: Machine + 'static>(
         scrub: Scrub::default(),
         mender: Mender::new(state.replica, state.replica_count),
         installing: false,
+        halted: false,
         idle_ticks: 0,
         stopped: false,
     };
@@ -281,6 +293,7 @@ fn read_checkpoint<M: Machine>(
     if Mutant::LosesSessions.is_on() {
         sessions = no_sessions(state);
     }
-    let machine = empty().restore(storage, &manifest.files)?;
+    // What is looked at in its place raises what it finds.
+    let machine = Damage::catch(|| empty().restore(storage, &manifest.files))??;
     Ok(Some((machine, sessions)))
 }

@@ -4,7 +4,8 @@
 use stampede_client::Buffer;
 use stampede_client::session::{Event, Session};
 use stampede_client::wire::multibatch::{self, Encoder};
-use stampede_client::wire::{Account, CreateResult, Operation, Transfer};
+use stampede_client::wire::record::account_filter_flags;
+use stampede_client::wire::{Account, AccountFilter, CreateResult, Operation, Transfer};
 use stampede_journal::device::Device;
 use stampede_journal::device::memory::{Image, MemoryDevice};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -18,7 +19,9 @@ use super::*;
 use crate::limits::{HEADER_SIZE, MESSAGE_SIZE_MAX, SECTOR_SIZE};
 use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::message::PoolConfig;
-use crate::store::{ManifestRef, MemoryStorage, ScrubStep, Storage, StoreError};
+use crate::store::{
+    Damage, FileKind, FileName, ManifestRef, MemoryStorage, ScrubStep, Storage, StoreError,
+};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 
@@ -335,13 +338,13 @@ fn batches_survive_checkpoints_and_restarts() {
             );
             assert_eq!(created(&reply), 8189);
         }
-        let digest = world.executor.machine().digest();
+        let digest = world.executor.digest();
         checkpoints += world.checkpoints;
         let before = world.replica.progress();
         world = World::start(world.crash(), 2_000_000_000 * (round + 1));
         let after = world.replica.progress();
         assert_eq!((after.head, after.executed), (before.head, before.executed));
-        assert_eq!(world.executor.machine().digest(), digest, "round {round}");
+        assert_eq!(world.executor.digest(), digest, "round {round}");
     }
     assert!(checkpoints >= 5, "only {checkpoints} checkpoints");
     let reply = world.request(&mut session, Operation::LookupAccounts, 1u128.as_bytes());
@@ -467,8 +470,8 @@ fn a_checkpoint_write_that_fails_stops_the_replica_wherever_it_is() {
 fn gone(of: ManifestRef) -> Input {
     let error = std::io::Error::from(std::io::ErrorKind::NotFound);
     let error = StoreError::io("read", of.entry().name, error);
-    let entry = of.entry();
-    Input::Library(LibraryDone::Scrubbed(ScrubStep::Gone { of, entry, error }))
+    let damage = Damage::new(of.entry(), &error);
+    Input::Library(LibraryDone::Scrubbed(ScrubStep::Gone { of, damage }))
 }
 
 #[test]
@@ -539,9 +542,9 @@ fn a_full_disk_refuses_writes_answers_look_ups_and_goes_on_by_itself() {
         let reply = world.exchange(&request);
         assert_eq!(created(&World::receive(&mut session, &reply)), 8189);
 
-        let digest = world.executor.machine().digest();
+        let digest = world.executor.digest();
         let again = World::start(world.crash(), 90_000_000_000);
-        assert_eq!(again.executor.machine().digest(), digest);
+        assert_eq!(again.executor.digest(), digest);
     }
 }
 
@@ -557,4 +560,42 @@ fn a_restart_with_a_full_disk_waits_as_well() {
     world.wait(1_100);
     let reply = world.exchange(&request);
     assert_eq!(created(&World::receive(&mut session, &reply)), 8189);
+}
+
+#[test]
+fn a_query_that_meets_damage_stops_a_replica_that_is_alone_unanswered() {
+    let (mut world, mut session) = with_accounts();
+    for number in 0..16 {
+        let records = batch(1 + number * 8189);
+        world.request(&mut session, Operation::CreateTransfers, records.as_bytes());
+    }
+    let mut world = World::start(world.crash(), 5_000_000_000);
+    let rotten = FileName::new(FileKind::Transfers, 0);
+    let files = world.storage.list().unwrap();
+    let (_, size) = files.into_iter().find(|(name, _)| *name == rotten).unwrap();
+    // All of its pages; what was read when it was opened was read.
+    for at in (0..usize::try_from(size).unwrap()).step_by(4096) {
+        world.storage.damage(rotten, at);
+    }
+    let reply = world.request(&mut session, Operation::LookupAccounts, 1u128.as_bytes());
+    assert_eq!(reply.len(), 256, "an account and a trailer");
+    let filter = AccountFilter {
+        account_id: 1,
+        limit: 100,
+        flags: account_filter_flags::DEBITS,
+        ..AccountFilter::new_zeroed()
+    };
+    let request = World::compose(
+        &mut session,
+        Operation::GetAccountTransfers,
+        filter.as_bytes(),
+    );
+    assert_eq!(world.deliver(&request), None);
+    let reason = world.stopped.take().expect("it stops");
+    assert!(
+        reason.contains(&format!("checkpoint file {rotten} is damaged at")),
+        "{reason}"
+    );
+    // Nor does it answer anything after that.
+    assert_eq!(world.deliver(&request), None);
 }

@@ -2,14 +2,15 @@
 //! was written.
 //!
 //! The pace is a number of bytes per second, given at the start: a disk of gigabytes is read in minutes to
-//! hours, beside everything else. With peers, a damaged file is mended (`transfer::mend`); alone there is
+//! hours, beside everything else. Damage that execution runs into first (`store::mapped`) is treated alike,
+//! but that nothing is executed until it is mended. With peers, a damaged file is mended (`transfer::mend`); alone there is
 //! nobody to ask, and a replica that would hand out what it cannot vouch for stops instead.
 
 use super::Replica;
 use super::io::{Fatal, Output};
 use super::library::LibraryTask;
 use crate::protocol::Time;
-use crate::store::{BLOCK_SIZE, ScrubStep};
+use crate::store::{BLOCK_SIZE, Damage, ScrubStep};
 use crate::vsr::timeout::Deadline;
 
 /// Bytes per second that a scrub reads unless told otherwise.
@@ -47,7 +48,7 @@ impl Scrub {
     }
 }
 
-/// What the scrub has found since the start, for people.
+/// What the scrub and execution have found since the start, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scrubbed {
     pub rounds: u64,
@@ -90,17 +91,21 @@ impl Replica {
             ScrubStep::Sound => {}
             ScrubStep::Round { .. } => self.scrub.rounds += 1,
             ScrubStep::Gone { of, .. } if self.superblock.state().manifest() != Some(of) => {}
-            ScrubStep::Damaged { entry, error } | ScrubStep::Gone { entry, error, .. } => {
-                // Found again while it is being mended, it is the same one.
-                if self.mender.file() != Some(entry.name) {
-                    self.scrub.damaged += 1;
-                }
-                if self.is_alone() {
-                    let error = error.to_string();
-                    return self.stop(Fatal::Damaged(error), outputs);
-                }
-                self.mender.add(entry);
+            ScrubStep::Damaged(damage) | ScrubStep::Gone { damage, .. } => {
+                self.on_damage(damage, outputs);
             }
         }
+    }
+
+    /// A file of the checkpoint in force is not what was written: the scrub says so, or the executor.
+    pub(super) fn on_damage(&mut self, damage: Damage, outputs: &mut Vec<Output>) {
+        // Found again while it is being mended, it is the same one.
+        if self.mender.file() != Some(damage.entry.name) {
+            self.scrub.damaged += 1;
+        }
+        if self.is_alone() {
+            return self.stop(Fatal::Damaged(damage.what), outputs);
+        }
+        self.mender.add(damage.entry);
     }
 }

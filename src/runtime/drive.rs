@@ -216,8 +216,13 @@ impl ReplicaDriver {
         }
         match (self.mending, progress.mending) {
             (_, Some(file)) => tracing::error!(
-                "checkpoint file {file} is damaged: fetching it from another replica; look for the disk's own \
-                 error reports"
+                "checkpoint file {file} is damaged: fetching it from another replica{}; look for the disk's \
+                 own error reports",
+                if progress.halted {
+                    ", and executing nothing until it is whole"
+                } else {
+                    ""
+                }
             ),
             (Some(file), None) => tracing::info!("checkpoint file {file} is whole again"),
             (None, None) => {}

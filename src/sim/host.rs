@@ -32,16 +32,10 @@ use crate::replica::io::{Fatal, Input, Output};
 use crate::replica::library::{Librarian, LibraryTask};
 use crate::replica::open::{OpenError, journal_config, open, restore};
 use crate::replica::superblock::{Identity, State};
-use crate::store::{BLOCK_SIZE, FileKind, FileName, Manifest, MemoryStorage};
+use crate::store::{BLOCK_SIZE, FileKind, FileName, Manifest, MemoryStorage, PAGE_SIZE};
 
-/// Small chunks and runs, few of them in memory: files fill, are sealed, and are read back within a short run.
-const LEDGER: LedgerOptions = LedgerOptions {
-    chunk_rows_log2: 8,
-    run_chunks_log2: 1,
-    resident_chunks: 2,
-    filter_size: 1 << 10,
-    waiting_rows: 4 << 20,
-};
+/// Full chunks that stay in memory: few, so that files are read back within a short run.
+const RESIDENT_CHUNKS: u32 = 2;
 
 /// A block four times a second: rounds over small checkpoints, again and again, at little cost.
 const SCRUB_RATE: u64 = 4 * BLOCK_SIZE as u64;
@@ -130,6 +124,7 @@ pub(crate) struct Host {
     pub journal: JournalDisk,
     pub superblock: SuperblockDisk,
     storage: MemoryStorage,
+    ledger: LedgerOptions,
     identity: Identity,
     /// What happens to the next write of the journal or the superblock.
     next_write: Option<WriteFault>,
@@ -209,6 +204,7 @@ impl Host {
     pub(crate) fn new(
         identity: &Identity,
         pool_config: PoolConfig,
+        chunk_rows_log2: u32,
         speed: Speed,
         clock: Clock,
         random: Random,
@@ -224,6 +220,13 @@ impl Host {
             journal: JournalDisk::new(&journal_config(&state)),
             superblock: SuperblockDisk::new(state.encode_file()),
             storage: MemoryStorage::default(),
+            ledger: LedgerOptions {
+                chunk_rows_log2,
+                run_chunks_log2: 1,
+                resident_chunks: RESIDENT_CHUNKS,
+                filter_size: 1 << 10,
+                waiting_rows: 4 << 20,
+            },
             identity: *identity,
             next_write: None,
             write_failed: false,
@@ -268,11 +271,10 @@ impl Host {
         ]
     }
 
-    /// The digest of the machine's state, which is as of the last executed operation.
+    /// The digest of the machine's state, which is as of the last executed operation; `None` where what it
+    /// takes is damaged.
     pub(crate) fn digest(&self) -> Option<u128> {
-        self.running
-            .as_ref()
-            .map(|running| running.executor.machine().digest())
+        self.running.as_ref()?.executor.digest()
     }
 
     /// Switches on: opens what the disks hold, and starts.
@@ -291,7 +293,7 @@ impl Host {
             self.memory = Memory::SetBack;
         }
         let pool = self.take_pool();
-        let restored = restore(&state, &self.storage, || Ledger::new(LEDGER));
+        let restored = restore(&state, &self.storage, || Ledger::new(self.ledger));
         let opened = open(
             state,
             u64::from(self.life) << 32 | self.random.below(1 << 32),
@@ -381,10 +383,17 @@ impl Host {
         self.storage.damage(name, 0);
     }
 
-    /// A bit of one file of full chunks flips.
-    pub(crate) fn damage_segment(&mut self, number: u64) {
-        self.storage
-            .damage(FileName::new(FileKind::Transfers, number), 100);
+    /// A bit of one file of full chunks flips, in this page; false if the file has fewer.
+    pub(crate) fn damage_segment(&mut self, number: u64, page: usize) -> bool {
+        let name = FileName::new(FileKind::Transfers, number);
+        let at = page * PAGE_SIZE + 100;
+        let manifest = self.manifest().expect("there is a segment");
+        let file = manifest.files.iter().find(|entry| entry.name == name);
+        let has_page = file.is_some_and(|entry| entry.data_size > at as u64);
+        if has_page {
+            self.storage.damage(name, at);
+        }
+        has_page
     }
 
     fn manifest(&self) -> Option<Manifest> {
@@ -600,9 +609,9 @@ impl Host {
         let more = !running.tasks.is_empty();
         let mut reaction = Reaction::default();
         if let Some(done) = done {
-            let op = done.op;
+            let executed = done.result.is_ok().then_some(done.op);
             reaction = self.input(Input::Done(done), now);
-            reaction.executed = Some(op);
+            reaction.executed = executed;
         }
         if more {
             reaction

@@ -23,6 +23,8 @@ pub struct Options {
     pub sessions_max: u32,
     pub segment_size: u64,
     pub segment_count: u32,
+    /// Of the ledger: small, so that files fill and are sealed within a short run.
+    pub chunk_rows_log2: u32,
     pub mixture: Mixture,
     pub quality: Quality,
     /// Of every machine, when nothing makes it slow.
@@ -50,6 +52,7 @@ impl Options {
         sessions_max: 16,
         segment_size: 4 << 20,
         segment_count: 12,
+        chunk_rows_log2: 8,
         mixture: Mixture::ORDINARY,
         quality: Quality::GOOD,
         speed: Speed::GOOD,

@@ -9,11 +9,9 @@
 //! A piece is at most a block, so that it fits a message. Dropped before its last piece, the file
 //! never was: what is there under its name stays as it is.
 
-use xxhash_rust::xxh3::xxh3_128;
-
 use super::error::StoreError;
 use super::pages::Pages;
-use super::sealed::{BLOCK_SIZE, Block, FileEntry, Footer};
+use super::sealed::{BLOCK_SIZE, Block, FileEntry, Footer, PAGE_SIZE};
 use super::storage::{FileWriter, STORAGE_SECTOR_SIZE, Storage};
 use crate::mutant::Mutant;
 
@@ -22,7 +20,7 @@ impl FileEntry {
     /// below rely on it.
     pub fn is_plausible(&self) -> bool {
         let sectors = |size: u64| size.is_multiple_of(STORAGE_SECTOR_SIZE as u64);
-        let checksums = self.data_size.div_ceil(BLOCK_SIZE as u64) * size_of::<u128>() as u64;
+        let checksums = self.data_size.div_ceil(PAGE_SIZE as u64) * size_of::<u128>() as u64;
         sectors(self.size)
             && sectors(self.data_size)
             && self
@@ -59,8 +57,8 @@ pub struct SealedCopy {
     writer: Box<dyn FileWriter>,
     footer: Pages,
     footer_size: usize,
-    /// Of the blocks; empty until the footer is whole.
-    checksums: Vec<u128>,
+    /// `None` until the footer is whole.
+    verified: Option<Footer>,
     next: u64,
     /// Aligned for direct I/O, which the memory of a message is not.
     block: Block,
@@ -87,7 +85,7 @@ impl SealedCopy {
             writer,
             footer: Pages::zeroed(footer_size),
             footer_size,
-            checksums: Vec::new(),
+            verified: None,
             next: 0,
             block: Block::new(),
         })
@@ -107,7 +105,7 @@ impl SealedCopy {
             return Err(StoreError::damaged(entry.name, offset, what));
         }
         if let Some(number) = self.next.checked_sub(entry.footer_pieces()) {
-            self.add_block(number, offset, bytes)?;
+            self.add_block(number, bytes)?;
         } else {
             self.add_to_footer(offset, bytes)?;
         }
@@ -133,17 +131,19 @@ impl SealedCopy {
         let at = usize::try_from(offset - self.entry.data_size).expect("inside the footer");
         footer[at..at + bytes.len()].copy_from_slice(bytes);
         if at + bytes.len() == footer.len() {
-            self.checksums = Footer::parse(&self.entry, footer)?.checksums;
+            self.verified = Some(Footer::parse(&self.entry, footer)?);
         }
         Ok(())
     }
 
-    fn add_block(&mut self, number: u64, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+    fn add_block(&mut self, number: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let name = self.entry.name;
-        let number = usize::try_from(number).expect("as many as checksums in memory");
-        let matches = xxh3_128(bytes) == self.checksums[number];
-        if !matches && !Mutant::TransferNotVerified.is_on() {
-            let what = "the block's checksum does not match";
+        let number = usize::try_from(number).expect("fewer than checksums in memory");
+        let footer = self.verified.as_ref().expect("the footer came first");
+        if let Err(offset) = footer.check_block(number, bytes)
+            && !Mutant::TransferNotVerified.is_on()
+        {
+            let what = "a page's checksum does not match";
             return Err(StoreError::damaged(name, offset, what));
         }
         let block = &mut self.block.bytes_mut()[..bytes.len()];

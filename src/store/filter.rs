@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::id_hash::RunHash;
 use super::pages::{Pages, prefetch};
+use super::span::Span;
 
 /// One cache line.
 pub(super) const LINE_SIZE: usize = 64;
@@ -146,10 +147,10 @@ impl FilterBytes {
 }
 
 /// Whether a filter in a file may hold the hash: its bytes are whole lines.
-pub(super) fn file_may_hold(bytes: &[u8], hash: RunHash) -> bool {
-    let (lines, _) = bytes.as_chunks::<LINE_SIZE>();
-    let place = hash.place(lines.len() as u64);
-    let Some(line) = lines.get(usize::try_from(place).expect("below a length")) else {
+pub(super) fn file_may_hold(span: Span<'_>, hash: RunHash) -> bool {
+    let place = hash.place((span.len() / LINE_SIZE) as u64);
+    let place = usize::try_from(place).expect("below a length");
+    let Some(line) = span.element::<[u8; LINE_SIZE]>(place) else {
         return false;
     };
     let (words, _) = line.as_chunks::<8>();
@@ -178,11 +179,11 @@ mod tests {
         assert_eq!(bytes.len() as u64, filter.size());
         let filter = filter.filter();
         for id in 0..u128::from(IDS) {
-            assert!(filter.may_hold(hash(id)) && file_may_hold(&bytes, hash(id)));
+            assert!(filter.may_hold(hash(id)) && file_may_hold(Span::of_memory(&bytes), hash(id)));
         }
         let others = || (0..u128::from(IDS)).map(|id| hash(id << 64 | 1 << 40));
         let in_memory = others().filter(|other| filter.may_hold(*other)).count();
-        let in_file = others().filter(|other| file_may_hold(&bytes, *other));
+        let in_file = others().filter(|other| file_may_hold(Span::of_memory(&bytes), *other));
         (in_memory, in_file.count())
     }
 
@@ -209,7 +210,9 @@ mod tests {
         let (bytes, filter) = (file.to_bytes(), filter.filter());
         let both = (0..u128::from(IDS))
             .map(|id| hash(id << 64 | 1 << 40))
-            .filter(|other| filter.may_hold(*other) && file_may_hold(&bytes, *other));
+            .filter(|other| {
+                filter.may_hold(*other) && file_may_hold(Span::of_memory(&bytes), *other)
+            });
         let both = both.count();
         assert!(both < 250, "{both}");
     }
@@ -223,6 +226,6 @@ mod tests {
         filter.add(hash(7));
         asked.prefetch(hash(7));
         assert!(asked.may_hold(hash(7)));
-        assert!(!file_may_hold(&[], hash(7)));
+        assert!(!file_may_hold(Span::EMPTY, hash(7)));
     }
 }

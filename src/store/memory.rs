@@ -82,9 +82,11 @@ impl MemoryStorage {
     pub fn damage(&mut self, name: FileName, offset: usize) {
         let mut state = self.state();
         let file = state.files.get_mut(&name).expect("a finished file");
-        let mut bytes = file.visible.as_ref().expect("a finished file").to_vec();
+        let former = file.visible.as_ref().expect("a finished file");
+        let mut bytes = former.to_vec();
         bytes[offset] ^= 0x10;
         let map = Map::copy_of(&bytes);
+        former.rot(&map);
         *file = File {
             visible: Some(map.clone()),
             durable: Some(map),

@@ -12,15 +12,15 @@
 //! one or two cache lines. Frame of reference with byte-sized widths (Zukowski et al., *Super-Scalar RAM-CPU
 //! Cache Compression*, ICDE 2006, §3.1), without exceptions: a block is as wide as its widest row.
 //!
-//! Equal rows give equal bytes. What is read has been verified by the file's checksums; [`PackedRows::parse`]
-//! refuses what no writer makes all the same, so that nothing is read out of bounds.
+//! Equal rows give equal bytes. What is read is verified by the file's checksums as it is read;
+//! [`PackedRows::parse`] refuses what no writer makes all the same, so that nothing is read out of bounds.
 
 use std::ops::{Range, RangeInclusive};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use super::mapped::Mapped;
 use super::pages::prefetch;
-use super::storage::Map;
 
 /// A field of a record: an unsigned little-endian number of 1, 2, 4, 8 or 16 bytes, at a multiple of its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +195,11 @@ pub struct PackedRows<T> {
 impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedRows<T> {
     /// Reads the head. `None` for bytes that [`pack`] does not make of these fields.
     pub fn parse(bytes: &[u8], fields: &[Field]) -> Option<Self> {
+        Self::parse_head(bytes, bytes.len(), fields)
+    }
+
+    /// The same from how `length` bytes begin: [`PackedRows::head_size`] of them are enough.
+    fn parse_head(bytes: &[u8], length: usize, fields: &[Field]) -> Option<Self> {
         let (head, rest) = Head::read_from_prefix(bytes).ok()?;
         if head.fields as usize != fields.len() || head.reserved != 0 {
             return None;
@@ -222,15 +227,19 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedRows<T> {
                 at += width;
             }
         }
-        let start = size_of::<Head>() + fields.len() * size_of::<FieldHead>();
-        let length = start + head.rows as usize * at + SLACK;
-        (head.stride as usize == at && bytes.len() == length).then_some(Self {
+        let start = Self::head_size(fields);
+        let expected = start + head.rows as usize * at + SLACK;
+        (head.stride as usize == at && length == expected).then_some(Self {
             rows: head.rows,
             stride: at,
             start,
             parts,
             template,
         })
+    }
+
+    fn head_size(fields: &[Field]) -> usize {
+        size_of::<Head>() + size_of::<FieldHead>() * fields.len()
     }
 
     pub fn rows(&self) -> u32 {
@@ -252,10 +261,15 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedRows<T> {
     /// A whole row. `bytes` are those that were parsed.
     #[inline]
     pub fn row(&self, bytes: &[u8], row: u32) -> T {
-        let place = self.place(row).start;
+        self.row_at(&bytes[self.place(row).start..])
+    }
+
+    /// The row that the bytes begin with.
+    #[inline]
+    fn row_at(&self, bytes: &[u8]) -> T {
         let mut value = self.template;
         for part in &self.parts {
-            let field = part.read(bytes, place);
+            let field = part.read(bytes);
             let to = part.field.offset;
             value.as_mut_bytes()[to..to + part.field.size]
                 .copy_from_slice(&field.to_le_bytes()[..part.field.size]);
@@ -266,9 +280,13 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedRows<T> {
     /// The field that begins at this offset of the record.
     #[inline]
     pub fn field(&self, bytes: &[u8], row: u32, field: Field) -> u128 {
-        let place = self.place(row).start;
+        self.field_at(&bytes[self.place(row).start..], field)
+    }
+
+    #[inline]
+    fn field_at(&self, bytes: &[u8], field: Field) -> u128 {
         match self.parts.iter().find(|part| part.field == field) {
-            Some(part) => part.read(bytes, place),
+            Some(part) => part.read(bytes),
             None => load(self.template.as_bytes(), field.offset, field.size),
         }
     }
@@ -278,20 +296,22 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedRows<T> {
 #[derive(Debug, Clone)]
 pub struct PackedChunk<T> {
     rows: PackedRows<T>,
-    map: Map,
-    place: Range<usize>,
+    mapped: Mapped,
+    start: usize,
 }
 
 impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedChunk<T> {
-    /// Those at `offset` of the map; `None` if there are none of these fields.
-    pub fn open(map: &Map, offset: u64, size: u64, fields: &[Field]) -> Option<Self> {
-        let (offset, size) = (usize::try_from(offset).ok()?, usize::try_from(size).ok()?);
-        let place = offset..offset.checked_add(size)?;
-        let rows = PackedRows::parse(map.get(place.clone())?, fields)?;
+    /// Those at `offset` of the file; `None` if there are none of these fields.
+    pub fn open(mapped: &Mapped, offset: u64, size: u64, fields: &[Field]) -> Option<Self> {
+        let (start, size) = (usize::try_from(offset).ok()?, usize::try_from(size).ok()?);
+        if start.checked_add(size)? > mapped.len() {
+            return None;
+        }
+        let head = mapped.bytes(start..start + size.min(PackedRows::<T>::head_size(fields)));
         Some(Self {
-            rows,
-            map: map.clone(),
-            place,
+            rows: PackedRows::parse_head(head, size, fields)?,
+            mapped: mapped.clone(),
+            start,
         })
     }
 
@@ -301,12 +321,20 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedChunk<T> {
 
     #[inline]
     pub fn row(&self, row: u32) -> T {
-        self.rows.row(&self.map[self.place.clone()], row)
+        self.rows.row_at(self.bytes(row))
     }
 
     #[inline]
     pub fn field(&self, row: u32, field: Field) -> u128 {
-        self.rows.field(&self.map[self.place.clone()], row, field)
+        self.rows.field_at(self.bytes(row), field)
+    }
+
+    /// Of a row, and what is read with it.
+    #[inline]
+    fn bytes(&self, row: u32) -> &[u8] {
+        let Range { start, end } = self.rows.place(row);
+        self.mapped
+            .bytes(self.start + start..self.start + end + SLACK)
     }
 
     /// Asks the processor to fetch a row.
@@ -314,37 +342,36 @@ impl<T: FromBytes + FromZeros + IntoBytes + Immutable + Copy> PackedChunk<T> {
     pub fn prefetch(&self, row: u32) {
         const LINE_SIZE: usize = 64;
         let Range { start, end } = self.rows.place(row);
-        let base = self.map.as_ptr().wrapping_add(self.place.start);
         for at in (start..end).step_by(LINE_SIZE) {
-            prefetch(base.wrapping_add(at));
+            prefetch(self.mapped.address(self.start + at));
         }
     }
 
     /// Asks the system to read these rows ahead.
     pub fn will_need(&self, rows: RangeInclusive<u32>) {
-        let (first, last) = (self.bytes(*rows.start()), self.bytes(*rows.end()));
-        self.map.will_need(first.start, last.end - first.start);
+        let (first, last) = (self.place(*rows.start()), self.place(*rows.end()));
+        self.mapped.will_need(first.start..last.end);
     }
 
     /// Asks the system to read those of these rows ahead that are not in memory. They are in order, up or
     /// down.
     pub fn will_need_rows(&self, rows: impl Iterator<Item = u32> + Clone) {
-        self.map.will_need_pieces(rows.map(|row| self.bytes(row)));
+        self.mapped
+            .will_need_pieces(rows.map(|row| self.place(row)));
     }
 
-    /// Where a row is in the map, with what is read together with it.
-    fn bytes(&self, row: u32) -> Range<usize> {
+    /// Where a row is in the file, with what is read together with it.
+    fn place(&self, row: u32) -> Range<usize> {
         let Range { start, end } = self.rows.place(row);
-        self.place.start + start..self.place.start + end + SLACK
+        self.start + start..self.start + end + SLACK
     }
 }
 
 impl Part {
     #[inline]
-    fn read(&self, bytes: &[u8], place: usize) -> u128 {
-        let at = place + self.at;
-        let distance = u128::from_le_bytes(*bytes[at..].first_chunk().expect("there is slack"));
-        // Damaged bytes that verify cannot be; whatever they were, nothing panics here.
+    fn read(&self, bytes: &[u8]) -> u128 {
+        let distance = bytes[self.at..].first_chunk().expect("there is slack");
+        let distance = u128::from_le_bytes(*distance);
         self.base.wrapping_add(distance & mask(self.width))
     }
 }

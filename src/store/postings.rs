@@ -22,14 +22,18 @@
 //! Building is a radix sort of one chunk: a slice of work, not a task. It must fit between two
 //! operations.
 
-use zerocopy::{FromBytes, IntoBytes};
+use std::cmp::Ordering;
+
+use zerocopy::IntoBytes;
 
 use super::blob::Blob;
 use super::positions::Positions;
+use super::span::Span;
 
 /// A position has 16 bits.
 pub const POSTINGS_ROWS_LOG2_MAX: u32 = 16;
 
+const WORD_SIZE: usize = size_of::<u32>();
 const HEAD_WORDS: usize = 2;
 const ENTRY_WORDS: usize = 5;
 /// Rows for each word of a bitmap.
@@ -227,70 +231,69 @@ fn index(digit: u64) -> usize {
 /// Postings where they lie.
 #[derive(Debug, Clone, Copy)]
 pub struct Postings<'a> {
-    words: &'a [u32],
+    words: Span<'a>,
 }
 
 struct Column<'a> {
     rows: u32,
-    keys: &'a [u32],
-    ends: &'a [u32],
-    positions: &'a [u16],
+    keys: Span<'a>,
+    ends: Span<'a>,
+    positions: Span<'a>,
+    count: usize,
     first: u32,
     last: u32,
 }
 
-/// What is read was written by this module and is covered by a checksum, but it is not verified each
-/// time. So what makes no sense ends the process, and nothing else comes of it.
-const DAMAGED: &str =
-    "postings make no sense: a checkpoint's file is damaged, see `stampede inspect`";
+/// What is read was written by this module, and is verified by its checksums when it is in a file. So
+/// what makes no sense was written so: a bug, which ends the process, and nothing else comes of it.
+const SENSELESS: &str = "postings make no sense though their checksums hold: \
+    look at the checkpoint with `stampede inspect verify`, and do not trust this release with it";
 
 impl<'a> Postings<'a> {
     pub fn of(blob: &'a Blob) -> Self {
-        let words = <[u32]>::ref_from_bytes(blob).expect("a blob is whole words");
-        Self { words }
+        Self { words: blob.span() }
     }
 
     /// Whether these are postings of a chunk of so many rows, with so many columns, each within what
     /// is there: for what comes from a file.
     pub fn is_plausible(&self, rows: u32, columns: u32) -> bool {
-        let directory = columns as usize * ENTRY_WORDS;
-        self.words.len() >= HEAD_WORDS + directory
-            && self.words[..HEAD_WORDS] == [rows, columns]
+        let head = self.words.elements::<u32>(0..HEAD_WORDS);
+        head.is_some_and(|head| *head == [rows, columns])
             && (0..columns as usize).all(|column| self.get(column).is_some())
     }
 
     /// The rows that have this key in this column.
     pub fn find(&self, column: usize, key: u32) -> Positions<'a> {
-        let column = self.get(column).expect(DAMAGED);
+        let column = self.get(column).expect(SENSELESS);
         match column.search(key) {
             None => Positions::NONE,
-            Some(found) => column.positions(found).expect(DAMAGED),
+            Some(found) => column.positions(found).expect(SENSELESS),
         }
     }
 
     /// Every key of a column with its rows, ascending.
     pub fn keys(&self, column: usize) -> impl Iterator<Item = (u32, Positions<'a>)> + use<'a> {
-        let column = self.get(column).expect(DAMAGED);
-        (0..column.keys.len())
-            .map(move |at| (column.keys[at], column.positions(at).expect(DAMAGED)))
+        let column = self.get(column).expect(SENSELESS);
+        (0..column.count).map(move |at| (column.key(at), column.positions(at).expect(SENSELESS)))
     }
 
     fn get(&self, column: usize) -> Option<Column<'a>> {
         let place = HEAD_WORDS + column * ENTRY_WORDS;
-        let entry = self.words.get(place..place + ENTRY_WORDS)?;
-        let &[keys, positions, at, first, last] = entry else {
+        let entry = self.words.elements::<u32>(place..place + ENTRY_WORDS)?;
+        let &[count, positions, at, first, last] = entry else {
             return None;
         };
-        let (keys, positions) = (keys as usize, positions as usize);
-        let data = self.words.get(at as usize..)?;
-        let (key_words, data) = data.split_at_checked(keys)?;
-        let (ends, data) = data.split_at_checked(keys)?;
-        let data = <[u16]>::ref_from_bytes(data.as_bytes()).ok()?;
+        let rows = *self.words.element::<u32>(0)?;
+        let keys = at as usize * WORD_SIZE;
+        let ends = keys + count as usize * WORD_SIZE;
+        let data = ends + count as usize * WORD_SIZE;
+        let end = data + positions as usize * size_of::<u16>();
         Some(Column {
-            rows: self.words[0],
-            keys: key_words,
-            ends,
-            positions: data.get(..positions)?,
+            rows,
+            keys: self.words.part(keys..ends)?,
+            ends: self.words.part(ends..data)?,
+            positions: self.words.part(data..end)?,
+            count: count as usize,
             first,
             last,
         })
@@ -298,10 +301,15 @@ impl<'a> Postings<'a> {
 }
 
 impl<'a> Column<'a> {
+    fn key(&self, at: usize) -> u32 {
+        *self.keys.element(at).expect("below the count")
+    }
+
     fn positions(&self, at: usize) -> Option<Positions<'a>> {
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let range = start as usize..self.ends[at] as usize;
-        let positions = self.positions.get(range)?;
+        let end = |at: usize| self.ends.element::<u32>(at).copied();
+        let start = at.checked_sub(1).map_or(Some(0), end)?;
+        let range = start as usize..end(at)? as usize;
+        let positions = self.positions.elements(range)?;
         if positions.is_empty() {
             return Some(Positions::All(self.rows));
         }
@@ -317,10 +325,10 @@ impl<'a> Column<'a> {
     /// in a file then reads one page of them and not five.
     fn search(&self, key: u32) -> Option<usize> {
         const GUESSES: u32 = 3;
-        if self.keys.is_empty() || key < self.first || key > self.last {
+        if self.count == 0 || key < self.first || key > self.last {
             return None;
         }
-        let (mut low, mut high) = (0, self.keys.len());
+        let (mut low, mut high) = (0, self.count);
         let (mut first, mut last) = (self.first, self.last);
         for _ in 0..GUESSES {
             if low >= high || key < first || key > last {
@@ -328,13 +336,21 @@ impl<'a> Column<'a> {
             }
             let (part, whole) = (u64::from(key - first), u64::from(last - first).max(1));
             let guess = low + index(part * (high - low - 1) as u64 / whole);
-            match self.keys[guess].cmp(&key) {
-                std::cmp::Ordering::Equal => return Some(guess),
-                std::cmp::Ordering::Less => (low, first) = (guess + 1, self.keys[guess] + 1),
-                std::cmp::Ordering::Greater => (high, last) = (guess, self.keys[guess] - 1),
+            let found = self.key(guess);
+            match found.cmp(&key) {
+                Ordering::Equal => return Some(guess),
+                Ordering::Less => (low, first) = (guess + 1, found + 1),
+                Ordering::Greater => (high, last) = (guess, found - 1),
             }
         }
-        let found = self.keys[low..high].binary_search(&key).ok()?;
-        Some(low + found)
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.key(middle).cmp(&key) {
+                Ordering::Equal => return Some(middle),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+            }
+        }
+        None
     }
 }

@@ -29,8 +29,9 @@ use super::blob::Blob;
 use super::error::StoreError;
 use super::filter::{FilterBytes, LINE_SIZE, file_may_hold};
 use super::id_hash::{IdHash, RUN_HASH_BITS, RunHash};
+use super::mapped::Mapped;
 use super::sealed::{FileEntry, SealedFile, SealedWriter};
-use super::storage::{FileName, Map, Storage};
+use super::storage::{FileName, Storage};
 
 const SECTION_HEAD: u32 = 1;
 const SECTION_DIRECTORY: u32 = 2;
@@ -266,8 +267,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens a run of `2^rows_log2` rows from `first` on. Reads the head and the directory and verifies them; the
-    /// rest is as trustworthy as its blocks.
+    /// Opens a run of `2^rows_log2` rows from `first` on. Reads the head and the directory; the rest is read when it
+    /// is looked at, and all of it is verified.
     pub fn open(
         storage: &dyn Storage,
         entry: FileEntry,
@@ -291,12 +292,10 @@ impl Run {
         {
             return Err(file.damaged(0, "the run's directory is not that of its entries"));
         }
-        let map = storage
-            .map(entry.name)
-            .map_err(|error| StoreError::io("map", entry.name, error))?;
+        let mapped = Mapped::open(storage, &file)?;
         let filter_size = shape.filter_lines() * LINE_SIZE;
-        let entries = section(&file, &map, SECTION_ENTRIES, shape.rows() * ENTRY_SIZE)?;
-        let filter = section(&file, &map, SECTION_FILTER, filter_size)?;
+        let entries = section(&file, &mapped, SECTION_ENTRIES, shape.rows() * ENTRY_SIZE)?;
+        let filter = section(&file, &mapped, SECTION_FILTER, filter_size)?;
         Ok(Self {
             shape,
             first,
@@ -321,7 +320,7 @@ impl Run {
     /// Whether the id may be in it. False is certain.
     pub fn may_hold(&self, id: u128, hash: IdHash) -> bool {
         (self.id_least..=self.id_greatest).contains(&id)
-            && file_may_hold(&self.filter, hash.for_runs())
+            && file_may_hold(self.filter.span(), hash.for_runs())
     }
 
     /// Begins to read what [`Run::find`] will look at, so that the reads of many ids overlap.
@@ -338,10 +337,9 @@ impl Run {
 
     /// The row for which `is_it` agrees, among those whose hash does.
     pub fn find(&self, hash: IdHash, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let range = self.bucket(hash);
-        let (entries, _) = self.entries.as_chunks::<ENTRY_SIZE>();
+        let entries = self.entries_at(self.bucket(hash));
         let wanted = self.shape.rest(hash.for_runs());
-        for entry in &entries[range] {
+        for entry in entries {
             let entry = load(entry);
             if entry >> self.shape.rows_log2 != wanted {
                 continue;
@@ -361,10 +359,9 @@ impl Run {
 
     /// The hashes in some buckets, those of each together.
     pub(super) fn hashes(&self, buckets: Range<usize>) -> impl Iterator<Item = RunHash> {
-        let (entries, _) = self.entries.as_chunks::<ENTRY_SIZE>();
         buckets.flat_map(move |bucket| {
             let range = self.directory[bucket] as usize..self.directory[bucket + 1] as usize;
-            let entries = entries[range].iter();
+            let entries = self.entries_at(range).iter();
             entries.map(move |entry| self.shape.hash_of(bucket, load(entry)))
         })
     }
@@ -377,6 +374,12 @@ impl Run {
     /// The entries of these buckets will hardly be looked at again soon.
     pub(super) fn release_buckets(&self, buckets: Range<usize>) {
         self.entries.release_range(self.bytes_of(buckets));
+    }
+
+    /// Verified as they are read.
+    fn entries_at(&self, range: Range<usize>) -> &[[u8; ENTRY_SIZE]] {
+        let entries = self.entries.span().elements(range);
+        entries.expect("the directory was checked")
     }
 
     fn bytes_of(&self, buckets: Range<usize>) -> Range<usize> {
@@ -398,9 +401,9 @@ fn load(entry: &[u8; ENTRY_SIZE]) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-fn section(file: &SealedFile, map: &Map, kind: u32, size: usize) -> Result<Blob, StoreError> {
+fn section(file: &SealedFile, mapped: &Mapped, kind: u32, size: usize) -> Result<Blob, StoreError> {
     let section = file.section(kind)?;
-    let blob = Blob::of_file(map, section.offset, section.size);
+    let blob = Blob::of_file(mapped, section.offset, section.size);
     let blob = blob.filter(|blob| blob.len() == size);
     blob.ok_or_else(|| {
         file.damaged(
@@ -413,7 +416,7 @@ fn section(file: &SealedFile, map: &Map, kind: u32, size: usize) -> Result<Blob,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{FileKind, Manifest, MemoryStorage};
+    use crate::store::{Damage, FileKind, Manifest, MemoryStorage};
     use proptest::prelude::*;
 
     const NAME: FileName = FileName::new(FileKind::TransferRun, 0);
@@ -497,18 +500,15 @@ mod tests {
         let size = usize::try_from(entry.size).unwrap();
         for offset in (0..size).step_by(97) {
             storage.damage(NAME, offset);
-            // Mapped bytes are not verified when they are used; rows stay those of the run.
             if let Ok(run) = Run::open(&storage, entry, 1000, 10) {
-                assert!(
-                    run.hashes(0..run.buckets())
-                        .all(|hash| hash.0 >> RUN_HASH_BITS == 0)
-                );
-                for id in &ids {
-                    run.find(IdHash::of(*id), |row| {
-                        assert!((1000..2024).contains(&row));
-                        false
-                    });
-                }
+                let found = Damage::catch(|| {
+                    for (row, id) in (1000..).zip(&ids) {
+                        let hash = IdHash::of(*id);
+                        assert!(run.may_hold(*id, hash));
+                        assert_eq!(run.find(hash, |found| found == row), Some(row));
+                    }
+                });
+                assert_eq!(found.unwrap_err().entry, entry);
             }
             storage.damage(NAME, offset);
         }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::checkpoint::{Manifest, ManifestRef};
+use super::damage::Damage;
 use super::error::StoreError;
 use super::sealed::{BLOCK_SIZE, FileEntry, SealedFile};
 use super::storage::Storage;
@@ -21,14 +22,10 @@ pub enum ScrubStep {
     /// So is everything, as far as this round has read it.
     Round { files: u64, bytes: u64 },
     /// This file is not what was written.
-    Damaged { entry: FileEntry, error: StoreError },
+    Damaged(Damage),
     /// This file is not there: lost, if `of` is still the checkpoint in force when this is heard; otherwise
     /// a newer one may have given it up while the step was on its way.
-    Gone {
-        of: ManifestRef,
-        entry: FileEntry,
-        error: StoreError,
-    },
+    Gone { of: ManifestRef, damage: Damage },
 }
 
 /// A file in the middle of its verification.
@@ -104,10 +101,9 @@ impl Scrubber {
             Some(of) if gone && of != *in_force => ScrubStep::Sound,
             _ if gone => ScrubStep::Gone {
                 of: *in_force,
-                entry,
-                error,
+                damage: Damage::new(entry, &error),
             },
-            _ => ScrubStep::Damaged { entry, error },
+            _ => ScrubStep::Damaged(Damage::new(entry, &error)),
         }
     }
 }
@@ -184,11 +180,10 @@ mod tests {
                 let mut storage = storage.copy();
                 storage.damage(name, usize::try_from(offset).unwrap());
                 let mut scrubber = Scrubber::default();
-                let ScrubStep::Damaged { entry, error } = round(&mut scrubber, &storage, &of)
-                else {
+                let ScrubStep::Damaged(damage) = round(&mut scrubber, &storage, &of) else {
                     panic!("{name} is damaged at {offset}");
                 };
-                assert!(entry.name == name && error.is_damage(), "{error}");
+                assert!(damage.entry.name == name && damage.what.contains("is damaged at"));
                 if name.kind != FileKind::Manifest {
                     let over = round(&mut scrubber, &storage, &of);
                     assert!(matches!(over, ScrubStep::Round { files: 3, .. }));

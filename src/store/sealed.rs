@@ -1,21 +1,21 @@
 //! The one file format of the store: sections of data, sealed by a footer of checksums.
 //!
 //! ```text
-//!   0          512 KiB      1 MiB           data_size      size
-//!   ├─ block 0 ──┼─ block 1 ──┼─ ... last block ─┼─ footer ──┤    whole sectors everywhere
-//!   ├─ section ─────┼─ section ──────────┤ zeros │
+//!   0      16 KiB   32 KiB               data_size      size
+//!   ├─ page 0 ┼─ page 1 ┼─ ... last page ──┼─ footer ──┤    whole sectors everywhere
+//!   ├─ section ──┼─ section ──────────┤ zeros │
 //!
 //!   footer   0 magic, 8 version u16, 10 kind u16, 12 sections u32, 16 number u64,
-//!            24 data_size u64, 32 blocks u64, 40 zeros
+//!            24 data_size u64, 32 pages u64, 40 zeros
 //!           64 section × n: kind u32, zero u32, offset u64, size u64, zero u64
-//!              block checksum × blocks: XXH3-128
+//!              page checksum × pages: XXH3-128
 //!              zeros to a whole sector
 //! ```
 //!
-//! The checksum of a file is that of its footer, which holds those of the blocks: whoever knows it
-//! can verify any block by itself. So a restart reads only the sections it needs, damage is located
-//! to the block, and a block (which fits a message) can be fetched from another replica and verified
-//! before it is used.
+//! The checksum of a file is that of its footer, which holds those of the pages: whoever knows it
+//! can verify any page by itself. So a restart reads only the sections it needs, what is read from a map
+//! is verified as it is read ([`super::mapped`]), damage is located to the page, and a block of pages
+//! (which fits a message) can be fetched from another replica and verified before it is used.
 //!
 //! Equal contents give equal bytes: there is nothing else in a file.
 
@@ -26,14 +26,17 @@ use super::error::StoreError;
 use super::pages::Pages;
 use super::storage::{FileKind, FileName, FileWriter, STORAGE_SECTOR_SIZE, Storage};
 
-/// Bytes under one checksum; with a message header it stays below a mebibyte.
-pub const BLOCK_SIZE: usize = 512 * 1024;
+/// Bytes under one checksum: what the first look at a row costs.
+pub const PAGE_SIZE: usize = 16 * 1024;
+
+/// Bytes that are read, written and sent at once: pages that fit a message.
+pub const BLOCK_SIZE: usize = 32 * PAGE_SIZE;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STAMPSEA");
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const SECTIONS_MAX: usize = 64;
-/// That of a file of half a terabyte.
-const FOOTER_SIZE_MAX: usize = 16 << 20;
+/// That of a file of 64 GiB.
+const FOOTER_SIZE_MAX: usize = 65 << 20;
 const CHECKSUM_SIZE: usize = size_of::<u128>();
 
 /// A file as a manifest lists it: enough to know every byte of it.
@@ -57,7 +60,7 @@ struct FooterHead {
     sections: u32,
     number: u64,
     data_size: u64,
-    blocks: u64,
+    pages: u64,
     reserved: [u8; 24],
 }
 
@@ -94,9 +97,20 @@ pub struct Section {
 
 const _: () = assert!(size_of::<Section>() == 32);
 
-fn footer_size(sections: usize, blocks: usize) -> usize {
-    let size = size_of::<FooterHead>() + sections * size_of::<Section>() + blocks * CHECKSUM_SIZE;
+fn footer_size(sections: usize, pages: usize) -> usize {
+    let size = checksums_at(sections) + pages * CHECKSUM_SIZE;
     size.next_multiple_of(STORAGE_SECTOR_SIZE)
+}
+
+/// Where the checksums begin in a footer.
+fn checksums_at(sections: usize) -> usize {
+    size_of::<FooterHead>() + sections * size_of::<Section>()
+}
+
+/// Whether `bytes` are the page with this number, by the bytes of the checksums of all.
+pub(super) fn is_page(checksums: &[u8], number: usize, bytes: &[u8]) -> bool {
+    let checksum = checksums.as_chunks::<CHECKSUM_SIZE>().0.get(number);
+    checksum.is_some_and(|checksum| xxh3_128(bytes) == u128::from_le_bytes(*checksum))
 }
 
 /// Writes one file; dropped without [`SealedWriter::finish`], the file never was.
@@ -165,7 +179,7 @@ impl SealedWriter {
             sections: u32::try_from(self.sections.len()).expect("at most SECTIONS_MAX"),
             number: self.name.number,
             data_size: self.data_size,
-            blocks: self.checksums.len() as u64,
+            pages: self.checksums.len() as u64,
             reserved: [0; 24],
         };
         let parts = [
@@ -220,7 +234,7 @@ impl SealedWriter {
             return Ok(());
         }
         self.checksums
-            .extend(blocks.chunks(BLOCK_SIZE).map(xxh3_128));
+            .extend(blocks.chunks(PAGE_SIZE).map(xxh3_128));
         self.data_size += blocks.len() as u64;
         self.file
             .write(blocks)
@@ -239,7 +253,7 @@ impl SealedWriter {
             return Ok(());
         }
         let block = &self.block.bytes_mut()[..self.filled];
-        self.checksums.push(xxh3_128(block));
+        self.checksums.extend(block.chunks(PAGE_SIZE).map(xxh3_128));
         self.file
             .write(block)
             .map_err(|error| StoreError::io("write", self.name, error))?;
@@ -265,11 +279,23 @@ impl Block {
 /// A footer that is the one its file's entry names, as it was written.
 pub(super) struct Footer {
     sections: Vec<Section>,
-    /// Of the blocks.
-    pub(super) checksums: Vec<u128>,
+    /// Of the pages.
+    checksums: Vec<u128>,
 }
 
 impl Footer {
+    /// Whether the bytes are the block with this number; otherwise, the offset of the first page that is
+    /// not what was written.
+    pub(super) fn check_block(&self, number: usize, bytes: &[u8]) -> Result<(), u64> {
+        let first = number * (BLOCK_SIZE / PAGE_SIZE);
+        for (page, bytes) in (first..).zip(bytes.chunks(PAGE_SIZE)) {
+            if self.checksums.get(page) != Some(&xxh3_128(bytes)) {
+                return Err((page * PAGE_SIZE) as u64);
+            }
+        }
+        Ok(())
+    }
+
     /// Verifies a footer and reads it.
     pub(super) fn parse(entry: &FileEntry, bytes: &[u8]) -> Result<Self, StoreError> {
         let FileEntry {
@@ -293,17 +319,17 @@ impl Footer {
         if head.kind != name.kind as u16 || head.number != name.number {
             return Err(damaged("the footer is another file's"));
         }
-        let blocks = data_size.div_ceil(BLOCK_SIZE as u64);
-        if head.data_size != data_size || head.blocks != blocks {
+        let pages = data_size.div_ceil(PAGE_SIZE as u64);
+        if head.data_size != data_size || head.pages != pages {
             return Err(damaged("the footer's sizes are not the manifest's"));
         }
-        let blocks = usize::try_from(blocks).map_err(|_| damaged("the file is too large"))?;
+        let pages = usize::try_from(pages).map_err(|_| damaged("the file is too large"))?;
         let sections = <[Section]>::ref_from_prefix_with_elems(rest, head.sections as usize);
         let (sections, rest) = sections.map_err(|_| damaged("the section table is cut off"))?;
-        if rest.len() / CHECKSUM_SIZE < blocks {
+        if rest.len() / CHECKSUM_SIZE < pages {
             return Err(damaged("the checksum table is cut off"));
         }
-        let checksums = rest.as_chunks::<CHECKSUM_SIZE>().0[..blocks].iter();
+        let checksums = rest.as_chunks::<CHECKSUM_SIZE>().0[..pages].iter();
         let inside = |section: &Section| {
             section.offset.is_multiple_of(STORAGE_SECTOR_SIZE as u64)
                 && section
@@ -351,6 +377,15 @@ impl SealedFile {
             block,
             loaded: None,
         })
+    }
+
+    pub fn entry(&self) -> FileEntry {
+        self.entry
+    }
+
+    /// Where the pages' checksums begin in the footer.
+    pub(super) fn checksums_at(&self) -> usize {
+        checksums_at(self.footer.sections.len())
     }
 
     /// The section of this kind.
@@ -408,7 +443,7 @@ impl SealedFile {
 
     /// Blocks of data.
     pub fn blocks(&self) -> usize {
-        self.footer.checksums.len()
+        self.footer.checksums.len().div_ceil(BLOCK_SIZE / PAGE_SIZE)
     }
 
     /// Reads a block and verifies it.
@@ -438,9 +473,8 @@ impl SealedFile {
         storage
             .read(self.entry.name, start, block)
             .map_err(|error| StoreError::io("read", self.entry.name, error))?;
-        if xxh3_128(block) != self.footer.checksums[number] {
-            return Err(self.damaged(start, "the block's checksum does not match"));
-        }
+        let found = self.footer.check_block(number, block);
+        found.map_err(|offset| self.damaged(offset, "a page's checksum does not match"))?;
         self.loaded = Some(number);
         Ok(())
     }

@@ -16,7 +16,7 @@
 use std::fmt;
 use std::io;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::pages::Pages;
 
@@ -173,6 +173,15 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// What `MADV_POPULATE_READ` says of pages that would be a signal to touch; older systems do not know it.
+#[cfg(target_os = "linux")]
+fn is_unreadable(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    const EFAULT: i32 = 14;
+    const EHWPOISON: i32 = 133;
+    matches!(error.raw_os_error(), Some(EIO | EFAULT | EHWPOISON))
+}
+
 /// The bytes of a file, read-only, page-aligned, shared by counting.
 #[derive(Debug, Clone)]
 pub struct Map(Arc<MapBytes>);
@@ -180,7 +189,12 @@ pub struct Map(Arc<MapBytes>);
 #[derive(Debug)]
 enum MapBytes {
     File(memmap2::Mmap),
-    Memory { pages: Pages, size: usize },
+    Memory {
+        pages: Pages,
+        size: usize,
+        /// What a simulated disk has made of it.
+        rotten: OnceLock<Map>,
+    },
 }
 
 impl Map {
@@ -248,6 +262,37 @@ impl Map {
         }
     }
 
+    /// Reads these bytes from the disk, if they are not in memory; `None` if the disk cannot. (Where the system
+    /// cannot be asked, a read that fails is a signal.)
+    pub fn fetch(&self, range: Range<usize>) -> Option<&[u8]> {
+        match &*self.0 {
+            #[cfg(target_os = "linux")]
+            MapBytes::File(map) => {
+                // One read of all of it, then a wait for it.
+                self.will_need(range.start, range.len());
+                let advice = memmap2::Advice::PopulateRead;
+                let populated = map.advise_range(advice, range.start, range.len());
+                (!populated.is_err_and(|error| is_unreadable(&error))).then(|| &map[range])
+            }
+            #[cfg(not(target_os = "linux"))]
+            MapBytes::File(map) => Some(&map[range]),
+            MapBytes::Memory { rotten, .. } => match rotten.get() {
+                None => Some(&self[range]),
+                Some(disk) => disk.fetch(range),
+            },
+        }
+    }
+
+    /// What was never read from the disk is read there, from now on, as it is in another map: for tests.
+    pub(super) fn rot(&self, disk: &Self) {
+        if let MapBytes::Memory { rotten, .. } = &*self.0 {
+            // It has rotten before: that is what the disk holds, and rots in its turn.
+            if let Err(disk) = rotten.set(disk.clone()) {
+                rotten.get().expect("it is set").rot(&disk);
+            }
+        }
+    }
+
     /// The same bytes in memory.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let pages = Pages::zeroed(bytes.len().max(1));
@@ -260,6 +305,7 @@ impl Map {
         Self(Arc::new(MapBytes::Memory {
             pages,
             size: bytes.len(),
+            rotten: OnceLock::new(),
         }))
     }
 }
@@ -316,7 +362,7 @@ impl Deref for Map {
     fn deref(&self) -> &[u8] {
         match &*self.0 {
             MapBytes::File(map) => map,
-            MapBytes::Memory { pages, size } => {
+            MapBytes::Memory { pages, size, .. } => {
                 // SAFETY: `size` bytes were written before the map was made, and none after.
                 unsafe { std::slice::from_raw_parts(pages.base(), *size) }
             }

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A row is found by arithmetic: one table look-up for the chunk, then an offset. A chunk lives in
-//! anonymous memory until a checkpoint has put it into a file; then [`Table::adopt`] replaces the
-//! memory by the file's map, and readers see no difference. Rows that are packed in their file
-//! ([`Table::adopt_packed`]) are read by value: [`Table::read`] works for all of them.
+//! anonymous memory until a checkpoint has put it into a file; then [`Table::adopt`] or, for rows that are
+//! packed there, [`Table::adopt_packed`] replaces the memory by the file. Rows in files are verified as they
+//! are read, and read by value: [`Table::read`] works for all rows, [`Table::row`] for those in memory.
 //!
 //! Promises
 //! - A row below `shared` is never written again, so a [`Shared`] may be read by another thread
@@ -25,10 +25,10 @@ use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::mapped::Mapped;
 use super::packed::{Field, PackedChunk};
 use super::pages::{Pages, prefetch};
 use super::reserve::{Piece, Reserve};
-use super::storage::Map;
 
 /// Rows in a chunk, as a power of two: 8 MiB of 128-byte rows.
 pub const CHUNK_ROWS_LOG2: u32 = 16;
@@ -42,7 +42,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static> Plain 
 enum Chunk<T> {
     Memory(Arc<Piece>),
     File {
-        map: Map,
+        mapped: Mapped,
         /// Of the first row.
         offset: usize,
     },
@@ -55,7 +55,7 @@ pub struct Table<T> {
     /// First row of each chunk; the memory is `chunks`' at the same index.
     bases: Vec<*mut T>,
     chunks: Vec<Chunk<T>>,
-    /// Where the base of packed chunks leads: zeros that nobody should read, and no memory until then.
+    /// Where the base of chunks in files leads: zeros that nobody should read, and no memory until then.
     nowhere: Option<Pages>,
     reserve: Reserve,
     len: u32,
@@ -108,7 +108,7 @@ impl<T: Plain> Table<T> {
         self.len >> self.chunk_rows_log2
     }
 
-    /// A row that is not packed.
+    /// A row that is in memory.
     #[inline(always)]
     pub fn row(&self, row: u32) -> &T {
         assert!(row < self.len, "row {row} of {}", self.len);
@@ -122,7 +122,12 @@ impl<T: Plain> Table<T> {
     pub fn read(&self, row: u32) -> T {
         match self.chunks.get((row >> self.chunk_rows_log2) as usize) {
             Some(Chunk::Packed(packed)) => packed.row(row & (self.chunk_rows() - 1)),
-            Some(Chunk::Memory(_) | Chunk::File { .. }) | None => *self.row(row),
+            Some(Chunk::File { mapped, offset }) => {
+                let place = (row & (self.chunk_rows() - 1)) as usize * size_of::<T>();
+                let bytes = mapped.bytes(offset + place..offset + place + size_of::<T>());
+                T::read_from_bytes(bytes).expect("as many bytes as a row has")
+            }
+            Some(Chunk::Memory(_)) | None => *self.row(row),
         }
     }
 
@@ -217,7 +222,7 @@ impl<T: Plain> Table<T> {
         low
     }
 
-    /// All rows of a table without packed ones, chunk by chunk.
+    /// All rows of a table in memory, chunk by chunk.
     pub fn slices(&self) -> impl Iterator<Item = &[T]> {
         (0..self.len.div_ceil(self.chunk_rows())).map(|chunk| self.chunk(chunk))
     }
@@ -227,9 +232,9 @@ impl<T: Plain> Table<T> {
         (0..self.len).map(|row| self.read(row))
     }
 
-    /// The rows of a chunk that has some, and is not packed.
+    /// The rows of a chunk that has some, and is in memory.
     pub fn chunk(&self, chunk: u32) -> &[T] {
-        assert!(!matches!(self.chunks[chunk as usize], Chunk::Packed(_)));
+        assert!(self.is_in_memory(chunk));
         let start = chunk << self.chunk_rows_log2;
         assert!(start < self.len);
         let rows = (self.len - start).min(self.chunk_rows()) as usize;
@@ -311,17 +316,17 @@ impl<T: Plain> Table<T> {
     }
 
     /// Replaces the memory of a full chunk that was shared by the same rows in a file, which begin
-    /// at `offset` of the map.
-    pub fn adopt(&mut self, chunk: u32, map: Map, offset: usize) {
+    /// at `offset`.
+    pub fn adopt(&mut self, chunk: u32, mapped: Mapped, offset: usize) {
         let end = (u64::from(chunk) + 1) << self.chunk_rows_log2;
         assert!(
             end <= u64::from(self.shared),
             "only rows that never change go to files"
         );
-        let base = self.file_base(&map, offset);
-        self.bases[chunk as usize] = base;
+        assert!(offset + (size_of::<T>() << self.chunk_rows_log2) <= mapped.len());
+        self.bases[chunk as usize] = self.nowhere();
         // The memory goes back to the reserve, from here or from the last snapshot that reads it.
-        self.chunks[chunk as usize] = Chunk::File { map, offset };
+        self.chunks[chunk as usize] = Chunk::File { mapped, offset };
     }
 
     /// The same where the rows are packed in the file.
@@ -357,12 +362,13 @@ impl<T: Plain> Table<T> {
     }
 
     /// Appends a whole chunk that is in a file; the table holds whole chunks so far.
-    pub fn append_file(&mut self, map: Map, offset: usize) {
+    pub fn append_file(&mut self, mapped: Mapped, offset: usize) {
         assert!(self.len.is_multiple_of(self.chunk_rows()));
         assert_eq!(self.bases.len(), self.chunks_full() as usize);
-        let base = self.file_base(&map, offset);
+        assert!(offset + (size_of::<T>() << self.chunk_rows_log2) <= mapped.len());
+        let base = self.nowhere();
         self.bases.push(base);
-        self.chunks.push(Chunk::File { map, offset });
+        self.chunks.push(Chunk::File { mapped, offset });
         self.grow_by_a_chunk();
     }
 
@@ -373,8 +379,9 @@ impl<T: Plain> Table<T> {
         let chunk = (row >> self.chunk_rows_log2) as usize;
         let place = row & (self.chunk_rows() - 1);
         match self.chunks.get(chunk) {
-            Some(Chunk::File { map, offset }) => {
-                map.will_need(offset + place as usize * size_of::<T>(), size_of::<T>());
+            Some(Chunk::File { mapped, offset }) => {
+                let start = offset + place as usize * size_of::<T>();
+                mapped.will_need(start..start + size_of::<T>());
             }
             Some(Chunk::Packed(packed)) => packed.will_need(place..=place),
             Some(Chunk::Memory(_)) | None => {}
@@ -388,9 +395,9 @@ impl<T: Plain> Table<T> {
         for run in rows.chunk_by(|a, b| a >> self.chunk_rows_log2 == b >> self.chunk_rows_log2) {
             let places = run.iter().map(|row| row & mask);
             match self.chunks.get((run[0] >> self.chunk_rows_log2) as usize) {
-                Some(Chunk::File { map, offset }) => {
+                Some(Chunk::File { mapped, offset }) => {
                     let start = |place: u32| offset + place as usize * size_of::<T>();
-                    map.will_need_pieces(
+                    mapped.will_need_pieces(
                         places.map(|place| start(place)..start(place) + size_of::<T>()),
                     );
                 }
@@ -407,8 +414,8 @@ impl<T: Plain> Table<T> {
     /// Begins to read a chunk that is in a file.
     pub fn fetch_chunk(&self, chunk: u32) {
         match &self.chunks[chunk as usize] {
-            Chunk::File { map, offset } => {
-                map.will_need(*offset, size_of::<T>() << self.chunk_rows_log2);
+            Chunk::File { mapped, offset } => {
+                mapped.will_need(*offset..*offset + (size_of::<T>() << self.chunk_rows_log2));
             }
             Chunk::Packed(packed) => packed.will_need(0..=self.chunk_rows() - 1),
             Chunk::Memory(_) => {}
@@ -418,13 +425,6 @@ impl<T: Plain> Table<T> {
     /// Whether the chunk is in memory rather than in a file.
     pub fn is_in_memory(&self, chunk: u32) -> bool {
         matches!(self.chunks[chunk as usize], Chunk::Memory(_))
-    }
-
-    fn file_base(&self, map: &Map, offset: usize) -> *mut T {
-        let bytes = &map[offset..offset + (size_of::<T>() << self.chunk_rows_log2)];
-        let base = bytes.as_ptr().cast::<T>().cast_mut();
-        assert!(base.is_aligned());
-        base
     }
 
     #[cold]
@@ -496,6 +496,7 @@ impl<T: Plain> Shared<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Damage, FileKind, FileName, MemoryStorage, SealedFile, SealedWriter};
     use super::*;
 
     #[test]
@@ -570,17 +571,31 @@ mod tests {
         let mut table = Table::<u128>::new(8);
         table.append(&(0..600).collect::<Vec<u128>>());
         let shared = table.share(0);
-        let mut bytes = vec![0; 4096];
-        bytes.extend_from_slice(shared.chunk(1).as_bytes());
+        let mut storage = MemoryStorage::default();
+        let name = FileName::new(FileKind::FailedIds, 1);
+        let mut writer = SealedWriter::create(&mut storage, name).unwrap();
+        writer.section(1).unwrap();
+        writer.write(&[0; 4096]).unwrap();
+        writer.write(shared.chunk(1).as_bytes()).unwrap();
+        let entry = writer.finish().unwrap();
+        let open = |storage: &MemoryStorage| {
+            let file = SealedFile::open(storage, entry).unwrap();
+            Mapped::open(storage, &file).unwrap()
+        };
         drop(shared);
-        table.adopt(1, Map::copy_of(&bytes), 4096);
+        table.adopt(1, open(&storage), 4096);
         assert!(!table.is_in_memory(1));
-        assert_eq!(*table.row(300), 300);
+        assert_eq!((table.read(300), table.read(255)), (300, 255));
         table.append(&(600..2000).collect::<Vec<u128>>());
         assert_eq!(*table.row(1999), 1999);
         let mut restored = Table::<u128>::new(8);
-        restored.append_file(Map::copy_of(&bytes), 4096);
-        assert_eq!(*restored.row(0), 256);
+        restored.append_file(open(&storage), 4096);
+        assert_eq!(restored.read(5), 261);
         assert_eq!(restored.push(&5), 256);
+        // Rows that are not what was written are never seen.
+        storage.damage(name, 4096 + 16);
+        table.adopt(1, open(&storage), 4096);
+        assert_eq!(Damage::catch(|| table.read(300)).unwrap_err().entry, entry);
+        assert_eq!(table.read(255), 255);
     }
 }

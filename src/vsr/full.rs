@@ -32,6 +32,12 @@ impl Vsr {
         self.disk_full = full;
     }
 
+    /// The wiring says that nothing will be executed here any more: until it is opened again, this replica
+    /// journals and acknowledges, and should not be the primary.
+    pub fn set_halted(&mut self) {
+        self.halted = true;
+    }
+
     /// Whether a new operation would take the room that is kept for those that only read.
     pub(super) fn refuses(&self, operation: u8) -> bool {
         self.disk_full && (self.config.is_write)(operation) && !self.may_prepare_writes()
@@ -52,7 +58,7 @@ impl Vsr {
 
     /// Another replica would be a better primary, if there is one.
     pub(super) fn is_primary_for_want_of_another(&self) -> bool {
-        self.disk_full && self.config.replica_count > 1
+        (self.disk_full || self.halted) && self.config.replica_count > 1
     }
 
     /// A wish to leave says whether a full disk is behind it.

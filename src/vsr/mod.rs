@@ -192,6 +192,8 @@ pub struct Vsr {
     journal_free: u64,
     /// A checkpoint waits for room.
     disk_full: bool,
+    /// Nothing is executed here any more.
+    halted: bool,
 
     /// Durable points of the others in this view, as they said (primary).
     acknowledged: [Op; REPLICAS_MAX],
@@ -329,6 +331,7 @@ impl Vsr {
             pulse_inflight: false,
             journal_free: 0,
             disk_full: false,
+            halted: false,
             acknowledged: [0; REPLICAS_MAX],
             view_head: 0,
             target: None,

@@ -294,7 +294,7 @@ fn mend_a_segment() -> Scenario {
         assert!(answers(&mut cluster, 50)?);
     }
     cluster.run_for(10 * SECOND)?;
-    cluster.damage_segment(2, 0);
+    assert!(cluster.damage_segment(2, 0, 0));
     cluster.transcribe();
     assert!(cluster.run_until(10 * SECOND, |c| c.has_whole_files(2))?);
     let conversation = loop {

@@ -111,7 +111,7 @@ fn segments_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
         }
     }
     for replica in 0..3 {
-        cluster.damage_segment(replica, replica.into());
+        assert!(cluster.damage_segment(replica, replica.into(), 0));
         assert!(!cluster.has_whole_files(replica));
     }
     let all_whole = |c: &Simulation| (0..3).all(|replica| c.has_whole_files(replica));
@@ -120,6 +120,57 @@ fn segments_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
     all_lose_power(&mut cluster, 3)?;
     assert!(answers(&mut cluster, 20)?);
     ends_well(&mut cluster)
+}
+
+/// Three replicas with segments of many pages each. This one has just been started, has read few of them, and
+/// would find others damaged.
+fn cluster_with_damaged_segments(replica: u8) -> Result<Simulation, Violation> {
+    let mut options = small_journals(MILLISECOND / 3);
+    options.chunk_rows_log2 = 11;
+    options.mixture.queries = true;
+    options.mixture.full = 50_000;
+    let mut cluster = Simulation::new(options, 7)?;
+    assert!(cluster.run_until(SOON, |c| c.primary().is_some())?);
+    while (0..3).any(|replica| cluster.segments(replica) < 4) {
+        assert!(answers(&mut cluster, 50)?);
+    }
+    cluster.crash(replica);
+    cluster.run_for(SECOND)?;
+    cluster.start(replica)?;
+    for segment in 0..cluster.segments(replica) as u64 {
+        let pages = (0..).take_while(|page| cluster.damage_segment(replica, segment, *page));
+        assert!(pages.count() > 3);
+    }
+    Ok(cluster)
+}
+
+fn is_halted(cluster: &Simulation, replica: u8) -> bool {
+    cluster.progress(replica).is_some_and(|p| p.halted)
+}
+
+/// Until execution has met the damage, and until nothing is left of it.
+fn halts_and_heals(cluster: &mut Simulation, replica: u8) -> Scenario {
+    cluster.submit(400);
+    assert!(cluster.run_until(MINUTE, |c| is_halted(c, replica))?);
+    assert!(cluster.run_until(MINUTE, |c| !is_halted(c, replica) && is_whole(c, replica))?);
+    assert!(are_answered(cluster)?);
+    assert!(cluster.run_until(MINUTE, |c| has_caught_up(c, replica))?);
+    assert!(cluster.has_whole_files(replica));
+    ends_well(cluster)
+}
+
+#[test]
+fn a_backup_executes_into_a_damaged_segment_it_heals_and_goes_on() -> Scenario {
+    let mut cluster = cluster_with_damaged_segments(2)?;
+    assert_ne!(cluster.primary(), Some(2));
+    halts_and_heals(&mut cluster, 2)
+}
+
+#[test]
+fn who_has_damaged_segments_becomes_the_primary_another_serves() -> Scenario {
+    let mut cluster = cluster_with_damaged_segments(2)?;
+    make_primary(&mut cluster, 2)?;
+    halts_and_heals(&mut cluster, 2)
 }
 
 #[test]

@@ -75,7 +75,9 @@ impl Books {
         let mut expiries = Vec::new();
         let range = period.start.expired..period.end.expired;
         self.search_account_expired(account, range, |row, _| expiries.push(row));
-        let mut expiries = expiries.into_iter().map(|row| (row, self.expired.row(row)));
+        let mut expiries = expiries
+            .into_iter()
+            .map(|row| (row, self.expired.read(row)));
         let mut expiry = expiries.next();
         let mut balances: Option<Balances> = None;
         let search = AccountSearch::of_all(account);
@@ -92,7 +94,7 @@ impl Books {
                     let event = before + (number - period.start.expired);
                     opening(period, event, side)
                 });
-                balances.apply(side, &Effect::of_expired(expired));
+                balances.apply(side, &Effect::of_expired(&expired));
                 expiry = expiries.next();
             }
             let id = self.accounts.row(account).id;

@@ -117,7 +117,7 @@ impl Books {
             if row < FAILED_BASE {
                 self.transfer_id(row) == id
             } else {
-                *self.failed.row(row - FAILED_BASE) == id
+                self.failed.read(row - FAILED_BASE) == id
             }
         });
         match found {
@@ -256,12 +256,12 @@ impl Books {
     /// The same of expiries.
     pub(super) fn release_expired(&mut self, file: ChunkFile) {
         let chunk = file.chunk;
-        let (map, ChunkParts { postings, openings }) = file.into_parts();
+        let (mapped, ChunkParts { postings, openings }) = file.into_parts();
         let last = chunk * self.expired.chunk_rows() + (self.expired.chunk_rows() - 1);
         let period = self.history.of_expired(last);
         self.history.periods[period as usize].openings = PeriodOpenings::File(openings);
         self.indexes.expired[chunk as usize] = postings;
-        self.expired.adopt(chunk, map, ROWS_OFFSET);
+        self.expired.adopt(chunk, mapped, ROWS_OFFSET);
     }
 
     /// The transfers that are there were restored from files, in whole chunks.

@@ -109,7 +109,7 @@ impl Books {
             let (row, expiry) = (wanted.transfers.end, wanted.expired.end);
             let is_transfer = match (transfers.end > row, expired.end > expiry) {
                 (true, true) => {
-                    self.transfers.read(row).timestamp < self.expired.row(expiry).timestamp
+                    self.transfers.read(row).timestamp < self.expired.read(expiry).timestamp
                 }
                 (false, false) => break,
                 (is_transfer, _) => is_transfer,
@@ -159,11 +159,11 @@ impl Books {
         let mut event = 0;
         while row < row_end || expiry < expiry_end {
             let expired = (expiry < period.end.expired)
-                .then(|| self.expired.row(expiry))
+                .then(|| self.expired.read(expiry))
                 .filter(|expired| expired.at <= row);
             let ([debit, credit], effect) = match expired {
                 Some(expired) => {
-                    let effect = Effect::of_expired(expired);
+                    let effect = Effect::of_expired(&expired);
                     ([expired.debit, expired.credit], effect)
                 }
                 None => {

@@ -32,12 +32,12 @@ impl Books {
             ..
         } = &self.indexes;
         for postings in transfers.iter().chain(accounts).chain(expired) {
-            hash.update(postings);
+            hash.update(postings.bytes());
         }
         for period in &self.history.periods {
             hash.update(period.end.transfers.as_bytes());
             hash.update(period.end.expired.as_bytes());
-            hash.update(&period.openings.encoded());
+            hash.update(period.openings.encoded().bytes());
         }
         hash.update(self.history.encode_open().as_bytes());
         hash.digest128()

@@ -16,10 +16,13 @@
 //! No account is named: whoever looks for one knows its first event in the period. So nothing is
 //! sorted, and an opening is written where it occurs: about a dozen bytes.
 
+use std::cmp::Ordering;
+
 use stampede_client::wire::record::account_flags;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::row::AccountRow;
+use crate::store::Span;
 
 /// The account of an event that is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,9 +159,9 @@ impl Openings {
 
     pub(super) fn view(&self) -> OpeningsView<'_> {
         OpeningsView {
-            marks: &self.marks,
-            released: &self.released,
-            records: &self.records,
+            marks: Span::of_memory(self.marks.as_bytes()),
+            released: Span::of_memory(self.released.as_bytes()),
+            records: Span::of_memory(&self.records),
         }
     }
 
@@ -187,9 +190,9 @@ impl Openings {
 
     /// The openings back, if they are those of at most `events` events, and every record is whole.
     pub(super) fn decode(words: &[u32], events: u32) -> Option<Self> {
-        let view = OpeningsView::of(words.as_bytes())?;
+        let view = OpeningsView::of(Span::of_memory(words.as_bytes()))?;
         let mut records = view.records();
-        for mark in view.marks {
+        for mark in view.marks() {
             if mark[2] as usize != records.at {
                 return None;
             }
@@ -199,10 +202,13 @@ impl Openings {
         }
         let is_whole = records.at == view.records.len();
         let marks_max = events.div_ceil(EVENTS_PER_MARK) as usize;
-        (is_whole && view.marks.len() <= marks_max).then(|| Self {
-            marks: view.marks.to_vec(),
-            released: view.released.to_vec(),
-            records: view.records.to_vec(),
+        (is_whole && view.marks().len() <= marks_max).then(|| Self {
+            marks: view.marks().to_vec(),
+            released: view
+                .released
+                .elements(0..view.released_count())
+                .map_or(Vec::new(), <[_]>::to_vec),
+            records: view.records.bytes().to_vec(),
         })
     }
 }
@@ -233,46 +239,56 @@ fn record_size(record: &[u8]) -> Option<usize> {
 /// Openings where they lie.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OpeningsView<'a> {
-    marks: &'a [Mark],
-    released: &'a [ReleasedWords],
-    records: &'a [u8],
+    marks: Span<'a>,
+    released: Span<'a>,
+    records: Span<'a>,
 }
 
 impl<'a> OpeningsView<'a> {
     pub(super) const EMPTY: Self = Self {
-        marks: &[],
-        released: &[],
-        records: &[],
+        marks: Span::EMPTY,
+        released: Span::EMPTY,
+        records: Span::EMPTY,
     };
 
     /// What [`Openings::encode`] made, if the parts are as long as they say.
-    pub(super) fn of(bytes: &'a [u8]) -> Option<Self> {
-        let (head, rest) = <[u32; HEAD_WORDS]>::ref_from_prefix(bytes).ok()?;
+    pub(super) fn of(span: Span<'a>) -> Option<Self> {
+        let head = span.element::<[u32; HEAD_WORDS]>(0)?;
         let [marks, released, records] = head.map(|size| size as usize);
-        let (marks, rest) = <[Mark]>::ref_from_prefix_with_elems(rest, marks).ok()?;
-        let (released, rest) =
-            <[ReleasedWords]>::ref_from_prefix_with_elems(rest, released).ok()?;
+        let marks_at = size_of::<[u32; HEAD_WORDS]>();
+        let released_at = marks_at + marks * size_of::<Mark>();
+        let records_at = released_at + released * size_of::<ReleasedWords>();
         Some(Self {
-            marks,
-            released,
-            records: rest.get(..records)?,
+            marks: span.part(marks_at..released_at)?,
+            released: span.part(released_at..records_at)?,
+            records: span.part(records_at..records_at + records)?,
         })
+    }
+
+    fn marks(&self) -> &'a [Mark] {
+        let count = self.marks.len() / size_of::<Mark>();
+        self.marks.elements(0..count).unwrap_or_default()
+    }
+
+    fn released_count(&self) -> usize {
+        self.released.len() / size_of::<ReleasedWords>()
+    }
+
+    fn mark(&self, event: u32) -> Option<&'a Mark> {
+        self.marks.element((event / EVENTS_PER_MARK) as usize)
     }
 
     /// How many accounts were opened.
     pub(super) fn count(&self) -> u32 {
-        self.marks
-            .iter()
-            .map(|mark| bits_of(mark).count_ones())
-            .sum()
+        let marks = self.marks().iter();
+        marks.map(|mark| bits_of(mark).count_ones()).sum()
     }
 
     /// Whether the event was the first to touch its account on this side.
     pub(super) fn is_opening(&self, event: u32, side: Side) -> bool {
-        let mark = self.marks.get((event / EVENTS_PER_MARK) as usize);
-        mark.is_some_and(|mark| {
-            bits_of(mark) >> (event % EVENTS_PER_MARK * 2 + side as u32) & 1 != 0
-        })
+        let bit = event % EVENTS_PER_MARK * 2 + side as u32;
+        self.mark(event)
+            .is_some_and(|mark| bits_of(mark) >> bit & 1 != 0)
     }
 
     /// The balances before the event, if it was the first to touch the account.
@@ -280,17 +296,16 @@ impl<'a> OpeningsView<'a> {
         if !self.is_opening(event, side) {
             return None;
         }
-        let mark = &self.marks[(event / EVENTS_PER_MARK) as usize];
+        let mark = self.mark(event)?;
         let before = (1u64 << (event % EVENTS_PER_MARK * 2 + side as u32)) - 1;
-        let mut at = mark[2] as usize;
-        for _ in 0..(bits_of(mark) & before).count_ones() {
-            at += record_size(self.records.get(at..)?)?;
-        }
-        Records {
+        let mut records = Records {
             bytes: self.records,
-            at,
+            at: mark[2] as usize,
+        };
+        for _ in 0..(bits_of(mark) & before).count_ones() {
+            records.at += record_size(records.rest()?)?;
         }
-        .next()
+        records.next()
     }
 
     /// All balances, in the order of the events.
@@ -303,26 +318,45 @@ impl<'a> OpeningsView<'a> {
 
     /// What the resolution at `row` released, if that is not what its row says.
     pub(super) fn released(&self, row: u32) -> Option<Released> {
-        let found = self.released.binary_search_by_key(&row, |words| words[4]);
-        let words = &self.released[found.ok()?];
-        let amount = u128::from_le_bytes(*words.as_bytes().first_chunk()?);
-        let flags = u16::try_from(words[5]).ok()?;
-        Some(Released { row, amount, flags })
+        let (mut low, mut high) = (0, self.released_count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let words = self.released.element::<ReleasedWords>(middle)?;
+            match words[4].cmp(&row) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => {
+                    let amount = u128::from_le_bytes(*words.as_bytes().first_chunk()?);
+                    let flags = u16::try_from(words[5]).ok()?;
+                    return Some(Released { row, amount, flags });
+                }
+            }
+        }
+        None
     }
 }
 
 /// Balances, one after another.
 #[derive(Debug)]
 pub(super) struct Records<'a> {
-    bytes: &'a [u8],
+    bytes: Span<'a>,
     at: usize,
+}
+
+impl<'a> Records<'a> {
+    /// The present record and what comes after it, as far as a record can reach.
+    fn rest(&self) -> Option<&'a [u8]> {
+        const RECORD_MAX: usize = HEADER_SIZE + 4 * WIDTH_MAX;
+        let end = self.at.saturating_add(RECORD_MAX).min(self.bytes.len());
+        Some(self.bytes.part(self.at..end)?.bytes())
+    }
 }
 
 impl Iterator for Records<'_> {
     type Item = Balances;
 
     fn next(&mut self) -> Option<Balances> {
-        let record = self.bytes.get(self.at..)?;
+        let record = self.rest()?;
         let header = header_of(record)?;
         let mut rest = &record[HEADER_SIZE..];
         let mut values = [0; 4];
@@ -332,7 +366,7 @@ impl Iterator for Records<'_> {
             *value = u128::from_le_bytes(bytes);
             rest = &rest[width..];
         }
-        self.at = self.bytes.len() - rest.len();
+        self.at += record.len() - rest.len();
         let [
             debits_pending,
             debits_posted,

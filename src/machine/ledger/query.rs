@@ -402,7 +402,7 @@ impl Books {
         let wanted = Wanted::either((EXPIRED_DEBIT, account), (EXPIRED_CREDIT, account));
         let conditions = Conditions::of_fields(Fields::default()).and(wanted);
         let in_tail = |row| {
-            let expired = self.expired.row(row);
+            let expired = self.expired.read(row);
             expired.debit == account || expired.credit == account
         };
         indexed.search(&conditions, rows, false, usize::MAX, in_tail, take);

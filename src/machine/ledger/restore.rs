@@ -1,8 +1,8 @@
 //! A ledger from the files of a checkpoint.
 //!
 //! Rows of full chunks stay in their files, which are mapped, and so do runs of ids. Rows that are in no run yet are
-//! read once, for the index of ids. What is read is verified. What stays in its file (rows, postings, openings, runs)
-//! is verified by the scrub.
+//! read once, for the index of ids. What is read is verified; what stays in its file (rows, postings, openings, runs),
+//! when it is read first.
 //! Only the postings of accounts are built again.
 
 use std::ops::RangeInclusive;
@@ -20,12 +20,12 @@ use super::snapshot::{
     ChunkFile, ChunkHead, Counts, ExpiryRow, FAILED, Files, ROWS_OFFSET, RunTable,
     SECTION_ACCOUNTS, SECTION_COUNTS, SECTION_EXPIRED_TAIL, SECTION_EXPIRIES, SECTION_FAILED_TAIL,
     SECTION_HEAD, SECTION_OPENINGS_TAIL, SECTION_RESOLUTION_CHUNKS, SECTION_RESOLUTIONS,
-    SECTION_ROWS, SECTION_TRANSFERS_TAIL, TRANSFERS, VERSION, chunk_number, map_chunk, run_place,
+    SECTION_ROWS, SECTION_TRANSFERS_TAIL, TRANSFERS, VERSION, chunk_number, run_place,
 };
 use super::{Ledger, LedgerOptions};
 use crate::store::{
-    Blob, FileEntry, FileKind, FileName, IdHash, POSTINGS_ROWS_LOG2_MAX, PackedRows, Postings,
-    ROW_NONE, RUN_ROWS_LOG2_MAX, Run, RunIds, SealedFile, Storage, StoreError,
+    Blob, FileEntry, FileKind, FileName, IdHash, Mapped, POSTINGS_ROWS_LOG2_MAX, PackedRows,
+    Postings, ROW_NONE, RUN_ROWS_LOG2_MAX, Run, RunIds, SealedFile, Storage, StoreError,
 };
 
 const ID_SIZE: u64 = size_of::<u128>() as u64;
@@ -197,7 +197,6 @@ fn restore_transfers(
         let (head, file_of_chunk, postings) = open_chunk(
             storage,
             &mut chunk_file,
-            entry,
             chunk,
             (chunk_rows, TRANSFER_COLUMNS),
             periods,
@@ -266,7 +265,6 @@ const READ_SHARE: (u64, u64) = (7, 8);
 fn open_chunk(
     storage: &dyn Storage,
     file: &mut SealedFile,
-    entry: FileEntry,
     chunk: u32,
     (rows, columns): (u32, u32),
     periods: &mut Vec<Period>,
@@ -275,13 +273,13 @@ fn open_chunk(
     let &[head] = head.as_slice() else {
         return Err(file.damaged(0, "there is not one head of the chunk"));
     };
-    let mut chunk_file = ChunkFile::open(storage, entry, file, chunk)?;
+    let mut chunk_file = ChunkFile::open(storage, file, chunk)?;
     let parts = chunk_file
         .parts
         .take()
         .expect("transfers and expiries have postings");
     if !Postings::of(&parts.postings).is_plausible(rows, columns)
-        || OpeningsView::of(&parts.openings).is_none()
+        || OpeningsView::of(parts.openings.span()).is_none()
     {
         return Err(file.damaged(0, "the postings or openings are not those of a chunk"));
     }
@@ -326,7 +324,6 @@ fn restore_expired(
         let (head, file_of_chunk, postings) = open_chunk(
             storage,
             &mut chunk_file,
-            entry,
             chunk,
             (chunk_rows, EXPIRED_COLUMNS),
             periods,
@@ -335,7 +332,7 @@ fn restore_expired(
             return Err(chunk_file.damaged(0, "the chunk became full at another expiry"));
         }
         books.indexes.expired.push(postings);
-        books.expired.append_file(file_of_chunk.map, ROWS_OFFSET);
+        books.expired.append_file(file_of_chunk.mapped, ROWS_OFFSET);
     }
     let tail = file.read_rows::<Expired>(storage, SECTION_EXPIRED_TAIL)?;
     let (accounts, transfers) = (books.accounts.len(), books.transfers.len());
@@ -414,8 +411,8 @@ fn restore_failed(
             let ids = Arc::new(RunIds::of(ids.into_iter(), counts.run_rows_log2()));
             files.failed_ids.waiting.push(ids);
         } else {
-            let map = map_chunk(storage, entry)?;
-            books.failed.append_file(map, ROWS_OFFSET);
+            let mapped = Mapped::open(storage, &chunk_file)?;
+            books.failed.append_file(mapped, ROWS_OFFSET);
         }
     }
     let tail = file.read_rows::<u128>(storage, SECTION_FAILED_TAIL)?;
@@ -426,9 +423,9 @@ fn restore_failed(
     // Failed ids that are in no run were appended to memory; the files take over what they hold.
     books.failed.share(0);
     for (chunk, &entry) in (0..).zip(&files.failed).skip(chunks_in_runs) {
-        books
-            .failed
-            .adopt(chunk, map_chunk(storage, entry)?, ROWS_OFFSET);
+        let file = SealedFile::open(storage, entry)?;
+        let mapped = Mapped::open(storage, &file)?;
+        books.failed.adopt(chunk, mapped, ROWS_OFFSET);
     }
     Ok(())
 }

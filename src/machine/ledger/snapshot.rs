@@ -30,8 +30,8 @@ use super::books::FAILED_BASE;
 use super::history::{Period, Point};
 use super::row::{AccountRow, Expired, TRANSFER_FIELDS};
 use crate::store::{
-    Blob, FileEntry, FileKind, FileName, Map, PackedChunk, Run, RunIds, SealedFile, SealedWriter,
-    Section, Shared, Snapshot, Storage, StoreError, pack, run_size, write_run,
+    Blob, FileEntry, FileKind, FileName, Mapped, PackedChunk, Run, RunIds, SealedFile,
+    SealedWriter, Section, Shared, Snapshot, Storage, StoreError, pack, run_size, write_run,
 };
 
 /// Sections of a file of full chunks.
@@ -116,8 +116,7 @@ pub(super) struct ExpiryRow {
 #[derive(Debug)]
 pub(super) struct ChunkFile {
     pub(super) chunk: u32,
-    pub(super) entry: FileEntry,
-    pub(super) map: Map,
+    pub(super) mapped: Mapped,
     /// Of transfers.
     pub(super) packed: Option<PackedChunk<Transfer>>,
     /// Of transfers and of failed ids, from whoever had the rows in hand.
@@ -222,42 +221,40 @@ impl ChunkFile {
     /// Maps a file whose footer has been read.
     pub(super) fn open(
         storage: &dyn Storage,
-        entry: FileEntry,
         file: &SealedFile,
         chunk: u32,
     ) -> Result<Self, StoreError> {
-        let map = map_chunk(storage, entry)?;
+        let (kind, mapped) = (file.entry().name.kind, Mapped::open(storage, file)?);
         let blob = |kind| {
             let section = file.section(kind)?;
-            let blob = Blob::of_file(&map, section.offset, section.size);
+            let blob = Blob::of_file(&mapped, section.offset, section.size);
             blob.ok_or_else(|| file.damaged(section.offset, "a section is not whole words"))
         };
-        let has_parts = entry.name.kind != FileKind::FailedIds;
+        let has_parts = kind != FileKind::FailedIds;
         let parts = has_parts.then(|| {
             Ok::<_, StoreError>(ChunkParts {
                 postings: blob(SECTION_POSTINGS)?,
                 openings: blob(SECTION_OPENINGS)?,
             })
         });
-        let packed = (entry.name.kind == FileKind::Transfers).then(|| {
+        let packed = (kind == FileKind::Transfers).then(|| {
             let Section { offset, size, .. } = file.section(SECTION_ROWS)?;
-            let packed = PackedChunk::open(&map, offset, size, &TRANSFER_FIELDS);
+            let packed = PackedChunk::open(&mapped, offset, size, &TRANSFER_FIELDS);
             packed.ok_or_else(|| file.damaged(offset, "the rows are not packed transfers"))
         });
         Ok(Self {
             chunk,
-            entry,
             packed: packed.transpose()?,
             ids: None,
             parts: parts.transpose()?,
-            map,
+            mapped,
         })
     }
 
     /// The parts of a file of transfers or of expiries.
-    pub(super) fn into_parts(self) -> (Map, ChunkParts) {
+    pub(super) fn into_parts(self) -> (Mapped, ChunkParts) {
         let parts = self.parts.expect("transfers and expiries have postings");
-        (self.map, parts)
+        (self.mapped, parts)
     }
 }
 
@@ -415,21 +412,22 @@ impl Ledger {
             for mut file in written.transfers {
                 // A checkpoint captured before the former one was published has some files again.
                 if file.chunk == chunk_number(self.files.transfers.len()) {
-                    self.files.transfers.push(file.entry);
+                    self.files.transfers.push(file.mapped.entry());
                     self.files.transfer_ids.adopt_chunk(&mut file);
                     self.files.resident.push_back(file);
                 }
             }
             for mut file in written.failed {
                 if file.chunk == chunk_number(self.files.failed.len()) {
-                    self.files.failed.push(file.entry);
+                    self.files.failed.push(file.mapped.entry());
                     self.files.failed_ids.adopt_chunk(&mut file);
-                    self.books.failed.adopt(file.chunk, file.map, ROWS_OFFSET);
+                    let failed = &mut self.books.failed;
+                    failed.adopt(file.chunk, file.mapped, ROWS_OFFSET);
                 }
             }
             for file in written.expired {
                 if file.chunk == chunk_number(self.files.expired.len()) {
-                    self.files.expired.push(file.entry);
+                    self.files.expired.push(file.mapped.entry());
                     self.books.release_expired(file);
                 }
             }
@@ -514,10 +512,11 @@ impl Snapshot for LedgerSnapshot {
             let name = FileName::new(FileKind::Transfers, chunk.into());
             let packed = pack(rows, &TRANSFER_FIELDS);
             let head = ChunkHead::new(rows[0].timestamp, parts.period.end);
+            let openings = parts.period.openings.encoded();
             let sections: [(u32, &[u8]); 4] = [
                 (SECTION_ROWS, &packed),
-                (SECTION_POSTINGS, &parts.postings),
-                (SECTION_OPENINGS, &parts.period.openings.encoded()),
+                (SECTION_POSTINGS, parts.postings.bytes()),
+                (SECTION_OPENINGS, openings.bytes()),
                 (SECTION_HEAD, head.as_bytes()),
             ];
             let mut file = write_chunk(storage, name, chunk, &sections)?;
@@ -527,7 +526,7 @@ impl Snapshot for LedgerSnapshot {
             ));
             transfer_ids.waiting.push(Arc::clone(&ids));
             file.ids = Some(ids);
-            transfer_files.push(file.entry);
+            transfer_files.push(file.mapped.entry());
             written.transfers.push(file);
         }
         let first = chunk_number(failed_files.len());
@@ -541,7 +540,7 @@ impl Snapshot for LedgerSnapshot {
             ));
             failed_ids.waiting.push(Arc::clone(&ids));
             file.ids = Some(ids);
-            failed_files.push(file.entry);
+            failed_files.push(file.mapped.entry());
             written.failed.push(file);
         }
         let first = chunk_number(expired_files.len());
@@ -549,14 +548,15 @@ impl Snapshot for LedgerSnapshot {
             let rows = self.expired.chunk(chunk);
             let name = FileName::new(FileKind::Expired, chunk.into());
             let head = ChunkHead::new(rows[0].timestamp, parts.period.end);
+            let openings = parts.period.openings.encoded();
             let sections: [(u32, &[u8]); 4] = [
                 (SECTION_ROWS, rows.as_bytes()),
-                (SECTION_POSTINGS, &parts.postings),
-                (SECTION_OPENINGS, &parts.period.openings.encoded()),
+                (SECTION_POSTINGS, parts.postings.bytes()),
+                (SECTION_OPENINGS, openings.bytes()),
                 (SECTION_HEAD, head.as_bytes()),
             ];
             let file = write_chunk(storage, name, chunk, &sections)?;
-            expired_files.push(file.entry);
+            expired_files.push(file.mapped.entry());
             written.expired.push(file);
         }
 
@@ -629,20 +629,7 @@ fn write_chunk(
         file.write(bytes)?;
     }
     let entry = file.finish()?;
-    let file = SealedFile::open(storage, entry)?;
-    let chunk = ChunkFile::open(storage, entry, &file, chunk)?;
-    chunk.map.release();
+    let chunk = ChunkFile::open(storage, &SealedFile::open(storage, entry)?, chunk)?;
+    chunk.mapped.release();
     Ok(chunk)
-}
-
-/// The file in memory, as long as the manifest says.
-pub(super) fn map_chunk(storage: &dyn Storage, entry: FileEntry) -> Result<Map, StoreError> {
-    let map = storage
-        .map(entry.name)
-        .map_err(|error| StoreError::io("map", entry.name, error))?;
-    if map.len() as u64 != entry.size {
-        let what = "the file's size is not the manifest's";
-        return Err(StoreError::damaged(entry.name, map.len() as u64, what));
-    }
-    Ok(map)
 }

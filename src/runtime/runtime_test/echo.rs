@@ -11,7 +11,7 @@ use stampede_journal::WriteOp;
 use super::super::*;
 use crate::limits::{BODY_SIZE_MAX, HEADER_SIZE, HEADROOM_SIZE, SECTOR_SIZE, SEND_QUEUE_MAX};
 use crate::message::{Command, Header, Message, Pool};
-use crate::replica::executor::{CheckpointDone, CheckpointTask, ClientTable, Done, Task};
+use crate::replica::executor::{Applied, CheckpointDone, CheckpointTask, ClientTable, Done, Task};
 use crate::replica::io::{ConnectionId, Sector};
 use crate::store::{FileEntry, ManifestRef, Snapshot, Storage, StoreError};
 use crate::vsr::sessions::{Limits, Sessions};
@@ -243,7 +243,8 @@ impl Driver for Echo {
             Input::Done(done) => {
                 let (connection, op) = self.executing.pop_front().unwrap();
                 assert_eq!(done.op, op, "answers come in order");
-                self.answer(connection, done.reply.freeze(), outputs);
+                let reply = done.result.unwrap().reply.freeze();
+                self.answer(connection, reply, outputs);
             }
             Input::CheckpointDone(done) => {
                 assert_eq!((done.op, done.result.unwrap().op), (77, 77));
@@ -273,9 +274,11 @@ impl Execute for Copier {
         reply.fill(*prepare.header(), prepare.body());
         Some(Done {
             op: self.0,
-            reply,
-            pulse_due: u64::MAX,
-            snapshot: None,
+            result: Ok(Applied {
+                reply,
+                pulse_due: u64::MAX,
+                snapshot: None,
+            }),
         })
     }
 

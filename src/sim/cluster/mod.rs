@@ -215,7 +215,14 @@ impl Simulation {
                 ..PoolConfig::REPLICA
             };
             let random = stream(Stream::Disks, u64::from(replica));
-            let mut host = Host::new(&identity, pool, options.speed, clock, random);
+            let mut host = Host::new(
+                &identity,
+                pool,
+                options.chunk_rows_log2,
+                options.speed,
+                clock,
+                random,
+            );
             host.spoiled_copies = options.faults.spoiled_copies;
             host
         });
@@ -563,9 +570,10 @@ impl Simulation {
         self.hosts[usize::from(replica)].damage_checkpoint();
     }
 
-    /// Flips a bit in the n-th file of full chunks of a replica's checkpoint, on its disk.
-    pub fn damage_segment(&mut self, replica: ReplicaIndex, number: u64) {
-        self.hosts[usize::from(replica)].damage_segment(number);
+    /// Flips a bit in a page of the n-th file of full chunks of a replica's checkpoint, on its disk; false if
+    /// there is no such page. Who has read the page before does not notice.
+    pub fn damage_segment(&mut self, replica: ReplicaIndex, number: u64, page: usize) -> bool {
+        self.hosts[usize::from(replica)].damage_segment(number, page)
     }
 
     /// Whether every file of a replica's checkpoint is on its disk as it was written.

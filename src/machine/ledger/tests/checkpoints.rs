@@ -1,13 +1,17 @@
 //! Checkpoints of a ledger: equal bytes, written once, survive crashes, tell of damage.
 
-use stampede_client::wire::{CreateTransferStatus, Transfer};
+use stampede_client::wire::operation::Operation;
+use stampede_client::wire::record::{account_filter_flags, account_flags};
+use stampede_client::wire::{
+    Account, AccountFilter, ChangeEventsFilter, CreateTransferStatus, QueryFilter, Transfer,
+};
 
-use super::{Bench, OPTIONS, pending, post, transfer};
+use super::{Bench, OPTIONS, account, encode, pending, post, transfer};
 use crate::machine::Machine;
-use crate::machine::ledger::Ledger;
+use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::store::{
-    FileKind, FileName, Manifest, ManifestRef, MemoryStorage, Storage, StoreError, sweep,
-    write_checkpoint,
+    Damage, FileKind, FileName, Manifest, ManifestRef, MemoryStorage, PAGE_SIZE, Storage,
+    StoreError, sweep, write_checkpoint,
 };
 
 impl Bench {
@@ -354,4 +358,109 @@ fn damage_is_named() {
         .filter(|entry| entry.name != missing)
         .collect();
     assert!(Ledger::default().restore(&storage, &lacking).is_err());
+}
+
+/// What every operation that reads says of the ledger.
+fn answers(bench: &mut Bench) -> Vec<Vec<u8>> {
+    let filter = |account_id| AccountFilter {
+        account_id,
+        limit: 8189,
+        flags: account_filter_flags::DEBITS | account_filter_flags::CREDITS,
+        ..AccountFilter::default()
+    };
+    let query = QueryFilter {
+        user_data_32: 3,
+        limit: 8189,
+        ..QueryFilter::default()
+    };
+    let changes = ChangeEventsFilter {
+        limit: 2_000,
+        ..ChangeEventsFilter::default()
+    };
+    let ids = (1..20_000).step_by(7).collect::<Vec<u128>>();
+    let requests = [
+        (
+            Operation::LookupTransfers,
+            encode(Operation::LookupTransfers, &[ids]),
+        ),
+        (
+            Operation::GetAccountTransfers,
+            encode(Operation::GetAccountTransfers, &[vec![filter(3)]]),
+        ),
+        (
+            Operation::GetAccountBalances,
+            encode(Operation::GetAccountBalances, &[vec![filter(3)]]),
+        ),
+        (
+            Operation::QueryTransfers,
+            encode(Operation::QueryTransfers, &[vec![query]]),
+        ),
+        (
+            Operation::GetChangeEvents,
+            encode(Operation::GetChangeEvents, &[vec![changes]]),
+        ),
+    ];
+    requests
+        .iter()
+        .map(|(operation, body)| bench.run(*operation, 0, body))
+        .collect()
+}
+
+#[test]
+fn whoever_reads_a_damaged_page_is_told_and_nobody_sees_it() {
+    let mut bench = Bench::with_options(LedgerOptions {
+        chunk_rows_log2: 12,
+        ..OPTIONS
+    });
+    let history = Account {
+        flags: account_flags::HISTORY,
+        ..account(3)
+    };
+    bench.accounts(&[account(1), account(2), history]);
+    for first in (1..20_000).step_by(2_000) {
+        bench.fill(first, first + 1_000);
+        let on_3 = |id: u128| Transfer {
+            credit_account_id: 3,
+            user_data_128: id.wrapping_mul(u128::MAX / 7),
+            user_data_32: 3,
+            ..transfer(id, 1)
+        };
+        bench.transfers(&(first + 1_000..first + 2_000).map(on_3).collect::<Vec<_>>());
+        bench.wait_seconds(70);
+        bench.pulse();
+    }
+    let mut storage = MemoryStorage::default();
+    let reference = bench.checkpoint(&mut storage).unwrap();
+    let expected = answers(&mut bench);
+    assert!(expected.iter().all(|reply| reply.len() > 5_000));
+    let manifest = Manifest::open(&storage, &reference).unwrap();
+    let chunks = manifest
+        .files
+        .iter()
+        .filter(|file| file.name.kind.is_chunk());
+    let (mut pages, mut told) = (0, 0);
+    for file in chunks {
+        for page in 0..usize::try_from(file.data_size).unwrap().div_ceil(PAGE_SIZE) {
+            let mut restored = Bench {
+                ledger: restore(&storage, &reference).unwrap(),
+                op: bench.op,
+                clock: bench.clock,
+            };
+            let at = page * PAGE_SIZE + 4_000;
+            storage.damage(file.name, at);
+            match Damage::catch(|| answers(&mut restored)) {
+                // It had been read before, or nobody asked for it.
+                Ok(answers) => assert_eq!(answers, expected),
+                Err(damage) => {
+                    assert_eq!(damage.entry, *file);
+                    let offset = format!("is damaged at offset {}", page * PAGE_SIZE);
+                    assert!(damage.what.contains(&offset), "{damage}");
+                    told += 1;
+                }
+            }
+            storage.damage(file.name, at);
+            pages += 1;
+        }
+    }
+    assert!(pages > 20 && told * 2 > pages, "{told} of {pages}");
 }

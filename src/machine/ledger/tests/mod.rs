@@ -105,8 +105,12 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
+        Self::with_options(OPTIONS)
+    }
+
+    pub(super) fn with_options(options: LedgerOptions) -> Self {
         Self {
-            ledger: Ledger::new(OPTIONS),
+            ledger: Ledger::new(options),
             op: 0,
             clock: 1_000_000,
         }
