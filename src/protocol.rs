@@ -142,6 +142,8 @@ pub enum Eviction {
     ReleaseMismatch,
     /// Its request was executed, and so long ago that the reply is not kept any more.
     ReplyDropped,
+    /// It asks for more than the machine will ever have room for.
+    MachineFull,
 }
 
 /// The list that a protocol writes its effects to; owned by the caller, reused, drained after each

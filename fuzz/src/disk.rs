@@ -169,6 +169,7 @@ fn small_checkpoint() -> (MemoryStorage, ManifestRef, u128) {
         resident_chunks: 2,
         filter_size: 1 << 10,
         waiting_rows: 4 << 20,
+        ..LedgerOptions::default()
     });
     let accounts: Vec<Account> = (1..=20)
         .map(|id| Account {

@@ -47,6 +47,12 @@ pub trait Machine: Send {
     /// The cluster time from which on a pulse has work; `u64::MAX` if there is none in sight.
     fn due(&self) -> u64;
 
+    /// Whether there is no room for what [`crate::limits::PIPELINE_MAX`] more operations may bring, and never
+    /// will be. Operations that need room are then refused, before they come here.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// Captures the state as of `op`, the last operation applied. Does no IO; the pause is bounded
     /// by copying what changes in place. The result is written on another thread.
     fn snapshot(&mut self, op: u64) -> Box<dyn Snapshot>;

@@ -248,6 +248,8 @@ impl Clients {
             Eviction::NoSession | Eviction::ReplyDropped => EvictionReason::NoSession,
             Eviction::SessionTooLow => EvictionReason::SessionTooLow,
             Eviction::ReleaseMismatch => EvictionReason::SessionReleaseMismatch,
+            // Nor for this: the operation is one that is not done here any more.
+            Eviction::MachineFull => EvictionReason::InvalidRequestOperation,
         };
         self.send_eviction(connection, client, reason, view, pool, outputs);
     }

@@ -58,6 +58,8 @@ pub struct Applied {
     pub reply: MessageMut,
     /// Cluster time at which a pulse will have work, or `u64::MAX`.
     pub pulse_due: u64,
+    /// See [`Machine::is_full`].
+    pub full: bool,
     pub snapshot: Option<Box<dyn Snapshot>>,
 }
 
@@ -136,6 +138,7 @@ impl Executor {
                 Some(Applied {
                     reply,
                     pulse_due: self.machine.due(),
+                    full: self.machine.is_full(),
                     snapshot,
                 })
             }

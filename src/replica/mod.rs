@@ -141,6 +141,8 @@ pub struct Progress {
     pub clock: Agreement,
     /// A checkpoint waits for room on its disk.
     pub full: Option<FullDisk>,
+    /// Its machine has no room for more, and never will.
+    pub machine_full: bool,
     /// Its own checkpoint cannot be read.
     pub checkpoint_lost: bool,
     /// A checkpoint is being fetched.
@@ -195,6 +197,7 @@ impl Replica {
             transfer: self.fetcher.progress(),
             scrubbed: self.scrubbed(),
             halted: self.halted,
+            machine_full: self.vsr.is_machine_full(),
             mending: self.mender.file(),
             behind: self.vsr.behind(),
         }
@@ -548,11 +551,13 @@ impl Replica {
         let Applied {
             reply,
             pulse_due,
+            full,
             snapshot,
         } = match result {
             Ok(applied) => applied,
             Err(damage) => return self.on_not_executed(op, damage, outputs),
         };
+        self.vsr.set_machine_full(full);
         self.deliver(
             Event::Executed {
                 op,

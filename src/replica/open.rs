@@ -224,8 +224,10 @@ pub fn open<M: Machine + 'static>(
     };
     let base = recovered.log.base();
     let opened_commit = recovered.commit;
+    let mut vsr = Vsr::new(config, pool.clone(), recovered);
+    vsr.set_machine_full(machine.is_full());
     let replica = Replica {
-        vsr: Vsr::new(config, pool.clone(), recovered),
+        vsr,
         entries: Entries::new(journal, state.segment_size, base, locations, strays),
         superblock: Superblock::of_journal(state, recovery.head),
         clients: Clients::new(state.cluster, state.replica, state.member_count()),

@@ -5,7 +5,9 @@ use stampede_client::Buffer;
 use stampede_client::session::{Event, Session};
 use stampede_client::wire::multibatch::{self, Encoder};
 use stampede_client::wire::record::account_filter_flags;
-use stampede_client::wire::{Account, AccountFilter, CreateResult, Operation, Transfer};
+use stampede_client::wire::{
+    Account, AccountFilter, CreateResult, EvictionReason, Operation, Transfer,
+};
 use stampede_journal::device::Device;
 use stampede_journal::device::memory::{Image, MemoryDevice};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -16,8 +18,9 @@ use super::library::LibraryDone;
 use super::open::{Opened, journal_config, open, restore};
 use super::superblock::{Identity, State};
 use super::*;
+use crate::limits::PIPELINE_MAX;
 use crate::limits::{HEADER_SIZE, MESSAGE_SIZE_MAX, SECTOR_SIZE};
-use crate::machine::ledger::{Ledger, LedgerOptions};
+use crate::machine::ledger::{Ledger, LedgerOptions, RowsMax};
 use crate::message::PoolConfig;
 use crate::store::{
     Damage, FileKind, FileName, ManifestRef, MemoryStorage, ScrubStep, Storage, StoreError,
@@ -80,6 +83,10 @@ fn disk() -> Disk {
 
 impl World {
     fn start(disk: Disk, at: u64) -> Self {
+        Self::start_with(LedgerOptions::default(), disk, at)
+    }
+
+    fn start_with(options: LedgerOptions, disk: Disk, at: u64) -> Self {
         let config = PoolConfig {
             small: 64,
             medium: 16,
@@ -89,7 +96,7 @@ impl World {
         let pool = Pool::new(&config).unwrap();
         let state = State::decode_file(&disk.superblock).unwrap();
         let mut device = MemoryDevice::from_image(disk.image);
-        let empty = || Ledger::new(LedgerOptions::default());
+        let empty = || Ledger::new(options);
         let restored = restore(&state, &disk.storage, empty);
         let opened = open(state, 1, || restored, &mut device, &pool).unwrap();
         let Opened {
@@ -598,4 +605,60 @@ fn a_query_that_meets_damage_stops_a_replica_that_is_alone_unanswered() {
     );
     // Nor does it answer anything after that.
     assert_eq!(world.deliver(&request), None);
+}
+
+#[test]
+fn a_full_ledger_sends_away_who_wants_to_create_and_answers_the_others() {
+    // Room for two batches, besides that for what may be under way.
+    let under_way = u32::try_from(PIPELINE_MAX * 8190).unwrap();
+    let rows_max = RowsMax {
+        accounts: under_way + 100,
+        transfers: under_way + 2 * 8189,
+        failed: under_way + 100,
+    };
+    let options = LedgerOptions {
+        rows_max,
+        ..LedgerOptions::default()
+    };
+    let mut world = World::start_with(options, disk(), 1_000_000_000);
+    let mut session = Session::new(5, 77);
+    world.request(&mut session, Operation::Register, &[]);
+    let accounts = [account(1), account(2)];
+    world.request(&mut session, Operation::CreateAccounts, accounts.as_bytes());
+    for number in 0..3 {
+        assert!(!world.replica.progress().machine_full);
+        let records = batch(1 + number * 8189);
+        let reply = world.request(&mut session, Operation::CreateTransfers, records.as_bytes());
+        assert_eq!(created(&reply), 8189);
+    }
+    assert!(world.replica.progress().machine_full);
+    let (head, digest) = (world.replica.progress().head, world.executor.digest());
+    let mut id = 3 * 8189;
+    for operation in [Operation::CreateTransfers, Operation::CreateAccounts] {
+        let mut session = Session::new(5, 100 + id);
+        world.request(&mut session, Operation::Register, &[]);
+        id += 1;
+        let records = if operation == Operation::CreateTransfers {
+            transfer(id).as_bytes().to_vec()
+        } else {
+            account(id).as_bytes().to_vec()
+        };
+        // What is there is found, by the session that is sent away afterwards, too.
+        let found = world.request(&mut session, Operation::LookupTransfers, 7u128.as_bytes());
+        assert_eq!(found[..16], 7u128.to_le_bytes());
+        let request = World::compose(&mut session, operation, &records);
+        let answer = world.exchange(&request);
+        let (header, body) = answer.split_first_chunk::<HEADER_SIZE>().unwrap();
+        let header = stampede_client::wire::header::frame_unaligned(header).unwrap();
+        let event = session.receive(&header, body).unwrap();
+        let reason = EvictionReason::InvalidRequestOperation;
+        assert!(
+            matches!(event, Event::Evicted(found) if found == reason),
+            "{event:?}"
+        );
+    }
+    // Nothing but two registers and two look-ups went through the log.
+    assert_eq!(world.replica.progress().head, head + 4);
+    assert_eq!(world.executor.digest(), digest);
+    assert_eq!(world.stopped, None);
 }

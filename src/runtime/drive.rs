@@ -43,6 +43,7 @@ pub struct ReplicaDriver {
     distance: Option<Distance>,
     /// What was last said of the scrub.
     scrubbed: Scrubbed,
+    machine_full: bool,
     mending: Option<FileName>,
 }
 
@@ -85,6 +86,7 @@ impl ReplicaDriver {
             transfer: None,
             distance: None,
             scrubbed: Scrubbed::default(),
+            machine_full: false,
             mending: None,
         }
     }
@@ -205,6 +207,13 @@ impl ReplicaDriver {
     }
 
     fn announce_scrub(&mut self, progress: &Progress) {
+        if progress.machine_full && !self.machine_full {
+            tracing::error!(
+                "the ledger is full: clients that create accounts or transfers are sent away from now on, \
+                 queries and look-ups are answered"
+            );
+        }
+        self.machine_full = progress.machine_full;
         if progress.scrubbed.rounds > self.scrubbed.rounds && self.scrubbed.rounds == 0 {
             tracing::info!(
                 "all checkpoint files have been read once: they are as they were written"

@@ -225,7 +225,7 @@ impl Host {
                 run_chunks_log2: 1,
                 resident_chunks: RESIDENT_CHUNKS,
                 filter_size: 1 << 10,
-                waiting_rows: 4 << 20,
+                ..LedgerOptions::default()
             },
             identity: *identity,
             next_write: None,

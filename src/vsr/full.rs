@@ -1,4 +1,4 @@
-//! What a replica still does while its disk has no room for a checkpoint.
+//! What a replica still does while its disk has no room for a checkpoint, and when its machine is full.
 //!
 //! Its journal has its room for good, so it goes on to journal, acknowledge and execute, until the next
 //! checkpoint is due: that one cannot be captured before the former one is written.
@@ -18,6 +18,10 @@
 //!   is behind, like one that was away.
 //!
 //! The promise: nothing that was acknowledged waits for room anywhere but in journals.
+//!
+//! A machine whose tables have no more rows is full for good. It says so while there is room for all that may
+//! have been prepared behind what it has executed; from then on whoever asks for more is evicted, and all
+//! the others are served.
 
 use super::Vsr;
 use crate::limits::{PIPELINE_MAX, log_bytes};
@@ -38,9 +42,26 @@ impl Vsr {
         self.halted = true;
     }
 
-    /// Whether a new operation would take the room that is kept for those that only read.
+    /// The machine says, as of the last operation executed, that it has room for no more than `PIPELINE_MAX`
+    /// operations.
+    pub fn set_machine_full(&mut self, full: bool) {
+        self.machine_full = full;
+    }
+
+    pub fn is_machine_full(&self) -> bool {
+        self.machine_full
+    }
+
+    /// Whether a new operation would take the room that is kept for those that only read, or that there is not.
     pub(super) fn refuses(&self, operation: u8) -> bool {
-        self.disk_full && (self.config.is_write)(operation) && !self.may_prepare_writes()
+        let full = self.disk_full && (self.config.is_write)(operation);
+        full && !self.may_prepare_writes() || self.refuses_for_good(operation)
+    }
+
+    /// Whether the machine will never have room for a client's operation. A pulse needs none.
+    pub(super) fn refuses_for_good(&self, operation: u8) -> bool {
+        let is_pulse = operation == self.config.operation_pulse;
+        self.machine_full && !is_pulse && (self.config.is_write)(operation)
     }
 
     fn may_prepare_writes(&self) -> bool {

@@ -194,6 +194,8 @@ pub struct Vsr {
     disk_full: bool,
     /// Nothing is executed here any more.
     halted: bool,
+    /// The machine has no room for more than may be under way.
+    machine_full: bool,
 
     /// Durable points of the others in this view, as they said (primary).
     acknowledged: [Op; REPLICAS_MAX],
@@ -332,6 +334,7 @@ impl Vsr {
             journal_free: 0,
             disk_full: false,
             halted: false,
+            machine_full: false,
             acknowledged: [0; REPLICAS_MAX],
             view_head: 0,
             target: None,

@@ -23,7 +23,7 @@ use crate::limits::{
 };
 use crate::message::{Claim, Command, Header, Message, MessageMut, Op};
 use crate::mutant::Mutant;
-use crate::protocol::{Effect, Effects, ReadFor, Time};
+use crate::protocol::{Effect, Effects, Eviction, ReadFor, Time};
 
 /// Requests waiting for a place in the pipeline. A connection has one client and a client one
 /// request, unless it invents clients. Long before that, buffers run out, and requests wait in
@@ -88,6 +88,12 @@ impl Vsr {
                 }
                 return;
             }
+        }
+        if self.refuses_for_good(header.operation) && !self.inflight.contains_key(&header.client) {
+            return effects.push(Effect::Evict {
+                client: header.client,
+                reason: Eviction::MachineFull,
+            });
         }
         effects.push(Effect::Wait {
             client: header.client,

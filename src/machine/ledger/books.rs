@@ -26,7 +26,6 @@
 use stampede_client::wire::Transfer;
 use stampede_client::wire::record::transfer_flags;
 
-use super::LedgerOptions;
 use super::expiry::Expiries;
 use super::history::{History, PeriodOpenings, Point};
 use super::ids::TransferIds;
@@ -36,6 +35,7 @@ use super::resolutions::{Resolution, Resolutions};
 use super::row::{AccountRow, Expired, TRANSFER_ID};
 use super::snapshot::{ChunkFile, ChunkParts, ROWS_OFFSET};
 use super::unresolved::Unresolved;
+use super::{LedgerOptions, RowsMax};
 use crate::store::{IdHash, Index, ROW_NONE, Table, prefetch};
 
 /// Rows of `transfer_ids` from here on are failed ids: room for 3.2 billion transfers and one
@@ -61,6 +61,15 @@ pub(super) struct Books {
     pub(super) history: History,
     /// Transfers below are in files.
     file_rows: u32,
+}
+
+impl RowsMax {
+    /// What rows' numbers have room for in the indexes.
+    pub(super) const INDEXED: Self = Self {
+        accounts: ROW_UNKNOWN,
+        transfers: FAILED_BASE,
+        failed: ROW_UNKNOWN - FAILED_BASE,
+    };
 }
 
 /// What an id of a transfer stands for.
@@ -296,7 +305,10 @@ impl Books {
     #[inline(always)]
     pub(super) fn add_account(&mut self, hash: IdHash, account: &AccountRow) {
         let row = self.accounts.push(account);
-        assert!(row < ROW_UNKNOWN, "the ledger is full: 2^32 accounts");
+        assert!(
+            row < RowsMax::INDEXED.accounts,
+            "a full ledger is asked for no more"
+        );
         self.account_ids.insert(hash, row);
     }
 
@@ -311,8 +323,8 @@ impl Books {
         let row = self.transfers.push(transfer);
         self.indexes.parties.push([debit, credit]);
         assert!(
-            row < FAILED_BASE,
-            "the ledger is full: {FAILED_BASE} transfers"
+            row < RowsMax::INDEXED.transfers,
+            "a full ledger is asked for no more"
         );
         self.transfer_ids.insert(hash, row);
         row
@@ -322,8 +334,8 @@ impl Books {
     pub(super) fn add_failed(&mut self, hash: IdHash, id: u128) {
         let row = self.failed.push(&id);
         assert!(
-            row < ROW_UNKNOWN - FAILED_BASE,
-            "the ledger is full: 2^30 failed ids"
+            row < RowsMax::INDEXED.failed,
+            "a full ledger is asked for no more"
         );
         self.transfer_ids.insert(hash, FAILED_BASE + row);
     }

@@ -82,7 +82,7 @@ use self::row::AccountRow;
 use self::snapshot::Files;
 pub use self::verify::{BROKEN_MAX, Verified};
 use super::Machine;
-use crate::limits::BODY_SIZE_MAX;
+use crate::limits::{BODY_SIZE_MAX, PIPELINE_MAX};
 use crate::store::{CHUNK_ROWS_LOG2, Damage, FileEntry, Snapshot, Storage, StoreError, Table};
 pub use memory::{ACCOUNT_SIZE, Part};
 
@@ -115,6 +115,17 @@ pub struct LedgerOptions {
     pub filter_size: u64,
     /// Pending transfers that still wait and stay in memory when their chunk does not.
     pub waiting_rows: u32,
+    /// Rows that tables may have.
+    pub rows_max: RowsMax,
+}
+
+/// How large tables may become.
+#[derive(Debug, Clone, Copy)]
+pub struct RowsMax {
+    pub accounts: u32,
+    pub transfers: u32,
+    /// Ids of transfers that failed for good.
+    pub failed: u32,
 }
 
 /// Four million ids: runs are few, and what waits for a run fits 100 MiB.
@@ -142,6 +153,7 @@ impl Default for LedgerOptions {
             resident_chunks: RESIDENT_CHUNKS,
             filter_size: FILTER_SIZE_DEFAULT,
             waiting_rows: WAITING_ROWS,
+            rows_max: RowsMax::INDEXED,
         }
     }
 }
@@ -177,6 +189,23 @@ impl Ledger {
     /// Accounts created.
     pub fn accounts_count(&self) -> u32 {
         self.books.accounts.len()
+    }
+
+    /// Whether the operations that may be prepared before anybody knows what this one has done could bring
+    /// more rows than there is room for.
+    fn has_room(&self) -> bool {
+        /// Each event makes at most one row, of an account, of a transfer or of a failed id.
+        #[expect(clippy::cast_possible_truncation, reason = "half a million")]
+        const ROWS_AHEAD: u32 = (PIPELINE_MAX * BODY_SIZE_MAX / size_of::<Transfer>()) as u32;
+        let RowsMax {
+            accounts,
+            transfers,
+            failed,
+        } = self.options.rows_max;
+        let fits = |rows: u32, max: u32| rows.saturating_add(ROWS_AHEAD) <= max;
+        fits(self.books.accounts.len(), accounts)
+            && fits(self.books.transfers.len(), transfers)
+            && fits(self.books.failed.len(), failed)
     }
 
     /// Transfers created.
@@ -414,6 +443,10 @@ impl Machine for Ledger {
             // Damage is for those to tell whom it concerns: without the filter the run itself is asked.
             let _ = Damage::catch(|| filter.work());
         }))
+    }
+
+    fn is_full(&self) -> bool {
+        !self.has_room()
     }
 
     fn digest(&self) -> u128 {

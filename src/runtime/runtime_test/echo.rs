@@ -277,6 +277,7 @@ impl Execute for Copier {
             result: Ok(Applied {
                 reply,
                 pulse_due: u64::MAX,
+                full: false,
                 snapshot: None,
             }),
         })

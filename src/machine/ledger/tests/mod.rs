@@ -25,7 +25,7 @@ use stampede_client::wire::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Ledger, LedgerOptions, PULSE_EVENTS_MAX};
+use super::{Ledger, LedgerOptions, PULSE_EVENTS_MAX, RowsMax};
 use crate::limits::BODY_SIZE_MAX;
 use crate::machine::Machine;
 
@@ -36,6 +36,7 @@ pub(super) const OPTIONS: LedgerOptions = LedgerOptions {
     resident_chunks: 1,
     filter_size: 128,
     waiting_rows: 4 << 20,
+    rows_max: RowsMax::INDEXED,
 };
 
 /// A body at an aligned address.
