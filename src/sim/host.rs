@@ -222,7 +222,7 @@ impl Host {
             storage: MemoryStorage::default(),
             ledger: LedgerOptions {
                 chunk_rows_log2,
-                run_chunks_log2: 1,
+                run_chunks_log2: 4,
                 resident_chunks: RESIDENT_CHUNKS,
                 filter_size: 1 << 10,
                 ..LedgerOptions::default()

@@ -75,9 +75,9 @@ fn building_takes_long_answers_go_on_all_the_while() -> Scenario {
         think_max: 5 * MILLISECOND,
         ..small_journals(MILLISECOND / 3)
     };
-    // Half of the time (2,048 sectors of log, a quarter, 2,300 a second) until execution would be a quarter of
-    // the way to the next one ahead of it, and
-    // would have to wait: the simulated builder does all its writes at the end.
+    // Half of the time (a quarter of 2,048 sectors of log, 2,300 a second) until execution would be a quarter
+    // of the way to the next one ahead of it, and would have to wait: the simulated builder does all its
+    // writes at the end.
     options.speed.build_max = 110 * MILLISECOND;
     let mut cluster = cluster_of(options)?;
     cluster.submit(1_000_000);
