@@ -41,6 +41,8 @@ fn the_smallest_journal_never_fills_up() -> Scenario {
         client_count: 8,
         segment_size: 8 << 20,
         segment_count: 8,
+        // For full batches: small chunks would be thousands of files.
+        chunk_rows_log2: 12,
         ..Options::CALM
     };
     options.mixture.full = 400_000;

@@ -85,6 +85,8 @@ fn p99_with_backup(slow: Slow, full: u32) -> Result<u64, Violation> {
             build_max: MILLISECOND,
             ..Speed::GOOD
         },
+        // For full batches: small chunks would be thousands of files.
+        chunk_rows_log2: 12,
         ..Options::CALM
     };
     options.mixture.full = full;
