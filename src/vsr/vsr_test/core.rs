@@ -1,0 +1,210 @@
+//! One protocol core, told by hand what others have said: its answer to each message.
+//!
+//! Nobody is behind it: a test makes a replica with a log of its choice and looks at what it sends, promises
+//! and believes. Whole clusters are in `vsr_test`.
+
+use super::super::*;
+use super::cluster::{CLUSTER, Disk, PULSE, REGISTER, control, recovered};
+use crate::message::PoolConfig;
+
+fn at(now: u64) -> Time {
+    Time {
+        monotonic: now,
+        wall: now,
+    }
+}
+
+/// A replica that comes back with these entries after `base`, in view 1, whose primary is replica 1.
+fn comes_back(replica: u8, log_view: u32, base: Op, entries: &[u128], commit: Op) -> Vsr {
+    let promise = Promise {
+        view: 1,
+        log_view,
+        ..Promise::default()
+    };
+    let mut recovered = recovered(&Disk {
+        promise,
+        ..Disk::default()
+    });
+    recovered.log = Log::new(base, 1000 + u128::from(base), 0);
+    for checksum in entries {
+        recovered.log.push(Entry {
+            checksum: *checksum,
+            client: 0,
+            timestamp: 0,
+            size: 256,
+        });
+    }
+    (recovered.checkpoint_op, recovered.commit) = (base, commit);
+    let pool = Pool::new(&PoolConfig {
+        small: 64,
+        medium: 0,
+        large: 0,
+        huge_pages: false,
+    });
+    let config = Config {
+        cluster: CLUSTER,
+        replica,
+        replica_count: 3,
+        standby_count: 0,
+        journal_bytes: u64::MAX,
+        checkpoint_bytes: u64::MAX,
+        operation_register: REGISTER,
+        operation_pulse: PULSE,
+        is_write: |_| true,
+        pulse_events: 0,
+    };
+    Vsr::new(config, pool.unwrap(), recovered)
+}
+
+/// What a replica says to an event, as replica 1 would say it.
+fn answers(vsr: &mut Vsr, event: Event) -> Vec<Message> {
+    let mut effects = Vec::new();
+    vsr.on_event(event, at(1_000_000_000), &mut effects);
+    let sent = effects.into_iter().filter_map(|effect| {
+        let Effect::Send { message, .. } = effect else {
+            return None;
+        };
+        Some(message)
+    });
+    let as_primary = sent.map(|message| {
+        let mut copy = vsr.pool.acquire(message.body().len()).unwrap();
+        let mut header = *message.header();
+        header.replica = 1;
+        copy.fill(header, message.body());
+        copy.freeze()
+    });
+    as_primary.collect()
+}
+
+#[test]
+fn logs_are_compared_where_the_other_begins_if_it_begins_above_what_is_verified() {
+    let checksums: Vec<u128> = (1..=20).map(|op| 1000 + op).collect();
+    for (mine, agrees) in [(1000, true), (2000, false)] {
+        // Committed up to 5 for all it knows, the rest of 12 may have died; the other's log begins
+        // after 8.
+        let entries: Vec<u128> = (1..=12)
+            .map(|op| op + if op <= 6 { 1000 } else { mine })
+            .collect();
+        let mut lacking = comes_back(2, 0, 0, &entries, 5);
+        let mut other = comes_back(0, 1, 8, &checksums[8..], 20);
+        let mut view = lacking.pool.acquire(3 * 16).unwrap();
+        let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+        (header.op, header.commit, header.context) = (20, 20, checksums[19]);
+        view.fill(header, &body_of(&checksums[17..]));
+        let asked = answers(&mut lacking, Event::Message(view.freeze()));
+        let asked = asked
+            .iter()
+            .find(|m| m.header().command() == Some(Command::GetPrepares));
+        let told = answers(&mut other, Event::Message(asked.unwrap().clone()));
+        assert_eq!(told[0].header().command(), Some(Command::Headers));
+        answers(&mut lacking, Event::Message(told[0].clone()));
+        assert_eq!(lacking.is_beyond_reach(), !agrees);
+        assert_eq!(lacking.commit(), if agrees { 12 } else { 5 });
+    }
+}
+
+/// The commands that a replica sends when it hears nothing for so long, a tick after the other.
+fn says_within(vsr: &mut Vsr, now: &mut u64, milliseconds: u64) -> Vec<Command> {
+    let mut effects = Vec::new();
+    for _ in 0..milliseconds.div_ceil(TICK_NS / 1_000_000) {
+        *now += TICK_NS;
+        vsr.on_event(Event::Tick, at(*now), &mut effects);
+    }
+    let sent = effects.iter().filter_map(|effect| {
+        let Effect::Send { message, .. } = effect else {
+            return None;
+        };
+        message.header().command()
+    });
+    sent.collect()
+}
+
+#[test]
+fn a_view_that_is_not_durable_is_not_spoken_of() {
+    let mut vsr = comes_back(0, 1, 0, &[], 0);
+    let mut now = 1_000_000_000;
+    vsr.start(at(now), &mut Vec::new());
+    says_within(&mut vsr, &mut now, 180);
+    let later = Event::Message(control(Command::ExitView, 2, 4));
+    vsr.on_event(later, at(now), &mut Vec::new());
+    assert_eq!(vsr.view(), 4);
+    assert_eq!(says_within(&mut vsr, &mut now, 2_000), []);
+    vsr.on_event(Event::Persisted, at(now), &mut Vec::new());
+    assert!(says_within(&mut vsr, &mut now, 100).contains(&Command::ExitView));
+}
+
+#[test]
+fn a_restart_is_not_told_that_what_has_died_on_its_disk_was_committed() {
+    // The disk has three entries that died; the view's log has others there, which are not on it yet.
+    let mut vsr = comes_back(2, 0, 0, &[2001, 2002, 2003], 0);
+    vsr.set_journal_free(1 << 20);
+    let mut parent = 1000;
+    let prepares = (1..=3).map(|op| {
+        let mut prepare = vsr.pool.acquire(0).unwrap();
+        let mut header = Header::new(Command::Prepare, CLUSTER, 1, 1);
+        (header.op, header.parent, header.timestamp) = (op, parent, op);
+        prepare.fill(header, &[]);
+        parent = prepare.header().checksum;
+        prepare.freeze()
+    });
+    let prepares: Vec<Message> = prepares.collect();
+    let checksums: Vec<u128> = prepares.iter().map(|p| p.header().checksum).collect();
+    let mut view = vsr.pool.acquire(3 * 16).unwrap();
+    let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+    (header.op, header.commit, header.context) = (3, 3, checksums[2]);
+    view.fill(header, &body_of(&checksums));
+    answers(&mut vsr, Event::Message(view.freeze()));
+    for prepare in prepares {
+        answers(&mut vsr, Event::Message(prepare));
+    }
+    assert_eq!((vsr.commit(), vsr.durable), (3, 0));
+    let durable = |op: Op| Event::Durable {
+        op,
+        checksum: checksums[usize::try_from(op).unwrap() - 1],
+    };
+    for (then, view, commit) in [(None, 2, 0), (Some(durable(2)), 3, 2)] {
+        if let Some(event) = then {
+            answers(&mut vsr, event);
+        }
+        answers(
+            &mut vsr,
+            Event::Message(control(Command::ExitView, 0, view)),
+        );
+        let promise = vsr.promising.back().unwrap();
+        assert_eq!((promise.view, promise.commit), (view, commit));
+    }
+}
+
+#[test]
+fn an_entry_that_nobody_has_any_more_is_not_needed_once_its_checkpoint_is_there() {
+    let checksums = [1001, 1002, 1003];
+    let mut vsr = comes_back(2, 0, 0, &checksums, 3);
+    (vsr.executing, vsr.executed) = (3, 3);
+    vsr.log.lose(2);
+    vsr.update_durable();
+    let mut view = vsr.pool.acquire(3 * 16).unwrap();
+    let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+    (header.op, header.commit, header.context) = (3, 3, 1003);
+    view.fill(header, &body_of(&checksums));
+    answers(&mut vsr, Event::Message(view.freeze()));
+    assert_eq!((vsr.status(), vsr.durable()), (Status::CatchUp, 1));
+    let (op, trimmed) = (3, 0);
+    answers(&mut vsr, Event::Checkpointed { op, trimmed });
+    assert_eq!((vsr.status(), vsr.durable()), (Status::Normal, 3));
+}
+
+#[test]
+fn waiting_for_its_own_view_keeps_nobody_from_a_later_one() {
+    let mut vsr = comes_back(0, 1, 0, &[], 0);
+    vsr.status = Status::CatchUp;
+    let asked = answers(&mut vsr, Event::Tick);
+    let views = |sent: &[Message]| {
+        let sent = sent.iter().map(Message::header);
+        let asks = sent.filter(|h| h.command() == Some(Command::GetView));
+        asks.map(|h| h.view).collect::<Vec<_>>()
+    };
+    assert_eq!(views(&asked), [1]);
+    let begun = || Event::Message(control(Command::Commit, 2, 8));
+    assert_eq!(views(&answers(&mut vsr, begun())), [8]);
+    assert!(views(&answers(&mut vsr, begun())).is_empty());
+}
