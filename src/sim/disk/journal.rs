@@ -41,8 +41,8 @@ pub(crate) struct Frame {
     pub size: usize,
     /// Of all bytes as they were written.
     bytes: u128,
-    /// The write is over, and no write before it was under way when the power went: then a start may
-    /// find that it was torn off, whatever the disk has of it.
+    /// The write is over, and no write before it was under way when the power went, or had failed: then a
+    /// start may find that it was torn off, whatever the disk has of it.
     kept: bool,
 }
 
@@ -65,6 +65,9 @@ pub(crate) struct JournalDisk {
     frames: BTreeMap<u64, Frame>,
     /// By token.
     in_flight: BTreeMap<u64, InFlight>,
+    /// The first write since the start that did not end whole: the next start finds a hole there, and what
+    /// lies behind it is torn off, in whatever order the writes ended.
+    broken: u64,
     /// Some frame on the disk says that everything before this was durable.
     proven: u64,
     /// Positions of frames that were damaged.
@@ -80,6 +83,7 @@ impl JournalDisk {
             segment_count: u64::from(config.segment_count),
             frames: BTreeMap::new(),
             in_flight: BTreeMap::new(),
+            broken: u64::MAX,
             proven: 0,
             damaged: BTreeSet::new(),
         }
@@ -137,6 +141,8 @@ impl JournalDisk {
         let whole = matches!(&completion.result, Ok(size) if *size == write.size);
         if whole {
             self.proven = self.proven.max(write.durable);
+        } else {
+            self.broken = self.broken.min(write.position);
         }
         if let Some(frame) = self.frames.get_mut(&write.position) {
             frame.kept = whole;
@@ -147,11 +153,16 @@ impl JournalDisk {
     /// The power goes: of each sector in flight, chance decides.
     pub(crate) fn crash(&mut self, random: &mut Random) {
         self.device.crash(|_| random.chance(MILLION / 2));
-        let torn = self.first_in_flight();
+        self.tear(self.first_torn());
         self.in_flight.clear();
+    }
+
+    /// The next start comes without what lies behind this.
+    fn tear(&mut self, torn: u64) {
         for (_, frame) in self.frames.range_mut(torn..) {
             frame.kept = false;
         }
+        self.broken = u64::MAX;
     }
 
     /// Everything in flight is written, as it is when a process ends in order.
@@ -163,6 +174,7 @@ impl JournalDisk {
                 frame.kept = true;
             }
         }
+        self.tear(self.broken);
     }
 
     /// The same, on another disk; to be made while nothing is in flight.
@@ -194,9 +206,9 @@ impl JournalDisk {
     }
 
     /// From here on a crash may tear off whatever the disk has.
-    fn first_in_flight(&self) -> u64 {
+    fn first_torn(&self) -> u64 {
         let positions = self.in_flight.values().map(|write| write.position);
-        positions.min().unwrap_or(u64::MAX)
+        positions.min().unwrap_or(u64::MAX).min(self.broken)
     }
 
     /// Whether what was written can be read, now and after a crash.
@@ -204,7 +216,7 @@ impl JournalDisk {
         let mut bytes = vec![0; frame.size];
         let (file, offset) = self.place(frame.position);
         frame.kept
-            && frame.position < self.first_in_flight()
+            && frame.position < self.first_torn()
             && self.device.read(file, offset, &mut bytes).is_ok()
             && checksum(&bytes) == frame.bytes
     }
@@ -356,4 +368,99 @@ fn frame_bytes(write: &WriteOp<Message>) -> &[u8] {
     // SAFETY: the contract of FrameBuffer makes `capacity` bytes valid and initialised, and nobody
     // changes the frame while its write is in flight; the slice borrows the write.
     unsafe { std::slice::from_raw_parts(write.buffer.as_mut_ptr(), write.len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use stampede_journal::{Journal, Xxh3};
+
+    use super::super::super::random::Stream;
+    use super::*;
+    use crate::message::{Command, Header, Pool, PoolConfig};
+    use crate::replica::open::journal_config;
+    use crate::replica::superblock::{Identity, State};
+
+    const CLUSTER: u128 = 5;
+
+    /// A blank disk with three entries on their way: their checksums.
+    fn three_in_flight() -> (JournalDisk, [u128; 3]) {
+        let state = State::format(&Identity {
+            cluster: CLUSTER,
+            replica: 0,
+            replica_count: 3,
+            standby_count: 0,
+            sessions_max: 4,
+            segment_size: 4 << 20,
+            segment_count: 8,
+            recovering: false,
+            journal_id: 9,
+        });
+        let config = journal_config(&state);
+        let mut disk = JournalDisk::new(&config);
+        let opened = Journal::open(config, &mut disk, &Xxh3, None, |_| {});
+        let (mut journal, _) = opened.unwrap();
+        let pool = PoolConfig {
+            small: 4,
+            medium: 0,
+            large: 0,
+            huge_pages: false,
+        };
+        let pool = Pool::new(&pool).unwrap();
+        let checksums = [1, 2, 3].map(|op| {
+            let mut message = pool.acquire(0).unwrap();
+            let mut header = Header::new(Command::Prepare, CLUSTER, 0, 0);
+            header.op = op;
+            message.fill(header, &[]);
+            let message = message.freeze();
+            let header = *message.header();
+            let size = header.size as usize;
+            let appended = journal.append(op, size, header.checksum, message);
+            disk.submit(appended.unwrap().1);
+            header.checksum
+        });
+        (disk, checksums)
+    }
+
+    fn held(disk: &JournalDisk, checksums: [u128; 3]) -> [bool; 3] {
+        let ops = [1, 2, 3];
+        ops.map(|op| disk.holds(op, checksums[usize::try_from(op).unwrap() - 1], 0))
+    }
+
+    fn token(disk: &JournalDisk, number: usize) -> u64 {
+        *disk.in_flight.keys().nth(number).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_behind_a_write_that_failed_is_torn_off() {
+        for ends_in_order in [false, true] {
+            let mut random = Random::new(5, Stream::Disks, 0);
+            let (mut disk, checksums) = three_in_flight();
+            let [first, second, third] = [0, 1, 2].map(|number| token(&disk, number));
+            disk.complete(third);
+            disk.complete(second);
+            assert_eq!(held(&disk, checksums), [false; 3]);
+            let size = disk.in_flight[&first].size;
+            disk.shorten(first, size, &mut random);
+            disk.complete(first);
+            assert_eq!(held(&disk, checksums), [false; 3]);
+            if ends_in_order {
+                disk.finish();
+            } else {
+                disk.crash(&mut random);
+            }
+            assert_eq!(held(&disk, checksums), [false; 3]);
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_front_of_one_that_is_under_way_stays() {
+        let mut random = Random::new(5, Stream::Disks, 0);
+        let (mut disk, checksums) = three_in_flight();
+        let [first, third] = [0, 2].map(|number| token(&disk, number));
+        disk.complete(first);
+        disk.complete(third);
+        assert_eq!(held(&disk, checksums), [true, false, false]);
+        disk.crash(&mut random);
+        assert_eq!(held(&disk, checksums), [true, false, false]);
+    }
 }
