@@ -383,12 +383,12 @@ impl Host {
         self.storage.damage(name, 0);
     }
 
-    /// A bit of one file of full chunks flips, in this page; false if the file has fewer.
-    pub(crate) fn damage_segment(&mut self, number: u64, page: usize) -> bool {
-        let name = FileName::new(FileKind::Transfers, number);
+    /// A bit of one file of the checkpoint flips, in this page; false if there is no such page.
+    pub(crate) fn damage_file(&mut self, name: FileName, page: usize) -> bool {
         let at = page * PAGE_SIZE + 100;
-        let manifest = self.manifest().expect("there is a segment");
-        let file = manifest.files.iter().find(|entry| entry.name == name);
+        let manifest = self.manifest();
+        let files = manifest.iter().flat_map(|manifest| &manifest.files);
+        let file = files.into_iter().find(|entry| entry.name == name);
         let has_page = file.is_some_and(|entry| entry.data_size > at as u64);
         if has_page {
             self.storage.damage(name, at);

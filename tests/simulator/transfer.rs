@@ -122,6 +122,32 @@ fn segments_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
     ends_well(&mut cluster)
 }
 
+#[test]
+fn runs_of_ids_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
+    let mut options = small_journals(MILLISECOND / 3);
+    options.chunk_rows_log2 = 6;
+    options.mixture.full = 0;
+    let mut cluster = Simulation::new(options, 7)?;
+    assert!(cluster.run_until(SOON, |c| c.primary().is_some())?);
+    // Sixteen segments make a run.
+    while (0..3).any(|replica| cluster.segments(replica) < 3 * 16) {
+        assert!(answers(&mut cluster, 50)?);
+    }
+    for replica in 0..3 {
+        assert!(cluster.damage_run(replica, replica.into(), 1));
+        assert!(!cluster.has_whole_files(replica));
+    }
+    // The scrub may just have passed these.
+    let mut seconds = 0..180;
+    while !(0..3).all(|replica| cluster.has_whole_files(replica)) {
+        assert!(seconds.next().is_some(), "they do not mend");
+        cluster.run_for(SECOND)?;
+    }
+    all_lose_power(&mut cluster, 3)?;
+    assert!(answers(&mut cluster, 20)?);
+    ends_well(&mut cluster)
+}
+
 /// Three replicas with segments of many pages each. This one has just been started, has read few of them, and
 /// would find others damaged.
 fn cluster_with_damaged_segments(replica: u8) -> Result<Simulation, Violation> {

@@ -48,6 +48,7 @@ use crate::message::{Message, Op, PoolConfig};
 use crate::protocol::ReplicaIndex;
 use crate::replica::superblock::Identity;
 use crate::replica::{Progress, TICK_NS};
+use crate::store::{FileKind, FileName};
 
 /// The cluster that is simulated.
 const CLUSTER: u128 = 0x5741_4d50;
@@ -573,7 +574,14 @@ impl Simulation {
     /// Flips a bit in a page of the n-th file of full chunks of a replica's checkpoint, on its disk; false if
     /// there is no such page. Who has read the page before does not notice.
     pub fn damage_segment(&mut self, replica: ReplicaIndex, number: u64, page: usize) -> bool {
-        self.hosts[usize::from(replica)].damage_segment(number, page)
+        let name = FileName::new(FileKind::Transfers, number);
+        self.hosts[usize::from(replica)].damage_file(name, page)
+    }
+
+    /// The same in a file of ids, the n-th.
+    pub fn damage_run(&mut self, replica: ReplicaIndex, number: u64, page: usize) -> bool {
+        let name = FileName::new(FileKind::TransferRun, number);
+        self.hosts[usize::from(replica)].damage_file(name, page)
     }
 
     /// Whether every file of a replica's checkpoint is on its disk as it was written.
