@@ -158,6 +158,11 @@ const _: () = {
     // A checkpoint that is fetched, or lent, takes the large buffers of a part of the pipeline: who
     // needs one has none of its own.
     assert!(TRANSFER_WINDOW + LENDING_READS_MAX <= PIPELINE_MAX / 2);
+    // A checkpoint of a small, of the default, and of a large journal.
+    assert!(checkpoint_bytes(JOURNAL_SIZE_MIN) == 8 << 20);
+    assert!(checkpoint_bytes(JOURNAL_SIZE_DEFAULT) == 64 << 20);
+    assert!(checkpoint_bytes(512 << 20) == 64 << 20);
+    assert!(checkpoint_bytes(8 << 30) == 512 << 20);
     // What the default journal and the default number of sessions promise about replies.
     assert!(reply_bytes_max(JOURNAL_SIZE_DEFAULT) == REPLY_BYTES_MAX);
     assert!(SESSIONS_DEFAULT as u64 * 8190 * 16 <= REPLY_BYTES_MAX);

@@ -11,8 +11,8 @@
 mod addresses;
 mod backup;
 mod bench;
-mod drill;
 mod budget;
+mod drill;
 mod format;
 mod inspect;
 mod recover;

@@ -3,8 +3,8 @@
 //!
 //! The pace is a number of bytes per second, given at the start: a disk of gigabytes is read in minutes to
 //! hours, beside everything else. Damage that execution runs into first (`store::mapped`) is treated alike,
-//! but that nothing is executed until it is mended. With peers, a damaged file is mended (`transfer::mend`); alone there is
-//! nobody to ask, and a replica that would hand out what it cannot vouch for stops instead.
+//! but that nothing is executed until it is mended. With peers, a damaged file is mended (`transfer::mend`);
+//! alone there is nobody to ask, and a replica that would hand out what it cannot vouch for stops instead.
 
 use super::Replica;
 use super::io::{Fatal, Output};

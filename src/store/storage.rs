@@ -174,7 +174,6 @@ pub fn is_full(error: &io::Error) -> bool {
 }
 
 /// What `MADV_POPULATE_READ` says of pages that would be a signal to touch; older systems do not know it.
-#[cfg(target_os = "linux")]
 fn is_unreadable(error: &io::Error) -> bool {
     const EIO: i32 = 5;
     const EFAULT: i32 = 14;
@@ -266,7 +265,6 @@ impl Map {
     /// cannot be asked, a read that fails is a signal.)
     pub fn fetch(&self, range: Range<usize>) -> Option<&[u8]> {
         match &*self.0 {
-            #[cfg(target_os = "linux")]
             MapBytes::File(map) => {
                 // One read of all of it, then a wait for it.
                 self.will_need(range.start, range.len());
@@ -274,8 +272,6 @@ impl Map {
                 let populated = map.advise_range(advice, range.start, range.len());
                 (!populated.is_err_and(|error| is_unreadable(&error))).then(|| &map[range])
             }
-            #[cfg(not(target_os = "linux"))]
-            MapBytes::File(map) => Some(&map[range]),
             MapBytes::Memory { rotten, .. } => match rotten.get() {
                 None => Some(&self[range]),
                 Some(disk) => disk.fetch(range),
@@ -310,49 +306,42 @@ impl Map {
     }
 }
 
-/// Which pages of a stretch of a map are in memory, as the system knows: those of up to 8 MiB.
+/// What of a stretch of a map is in memory, as the system knows: of up to 8 MiB. Where the system's pages are
+/// larger than these frames it refuses to say, and all counts as absent.
 struct Residence {
-    first_page: usize,
-    /// The lowest bit of each byte counts.
-    pages: [u8; Self::PAGES_MAX],
+    first: usize,
+    /// For each frame; the lowest bit counts.
+    frames: [u8; Self::FRAMES_MAX],
 }
 
 impl Residence {
-    const PAGE_SIZE: usize = 4096;
-    const PAGES_MAX: usize = 2048;
+    const FRAME_SIZE: usize = 4096;
+    const FRAMES_MAX: usize = 2048;
 
     fn of(map: &Map, stretch: Range<usize>) -> Self {
-        let first_page = stretch.start / Self::PAGE_SIZE;
-        let mut pages = [0; Self::PAGES_MAX];
-        let known = match &*map.0 {
-            MapBytes::File(file) => {
-                let end = stretch
-                    .end
-                    .div_ceil(Self::PAGE_SIZE)
-                    .min(first_page + Self::PAGES_MAX);
-                let bytes =
-                    &file[first_page * Self::PAGE_SIZE..file.len().min(end * Self::PAGE_SIZE)];
-                let base = bytes.as_ptr().cast_mut().cast();
-                // SAFETY: `bytes` are mapped and begin at a page, as the file does; the answer is one byte
-                // for each of their pages, which are at most `PAGES_MAX`.
-                unsafe { libc::mincore(base, bytes.len(), pages.as_mut_ptr()) == 0 }
-            }
-            MapBytes::Memory { .. } => {
-                pages = [1; Self::PAGES_MAX];
-                true
-            }
+        let first = stretch.start / Self::FRAME_SIZE;
+        let MapBytes::File(file) = &*map.0 else {
+            let frames = [1; Self::FRAMES_MAX];
+            return Self { first, frames };
         };
-        if !known {
-            pages = [0; Self::PAGES_MAX];
+        let mut frames = [0; Self::FRAMES_MAX];
+        let end = stretch.end.div_ceil(Self::FRAME_SIZE);
+        let end = end.min(first + Self::FRAMES_MAX) * Self::FRAME_SIZE;
+        let bytes = &file[first * Self::FRAME_SIZE..end.min(file.len())];
+        let base = bytes.as_ptr().cast_mut().cast();
+        // SAFETY: `bytes` are mapped and begin at a frame, as the file does; the answer is one byte for each
+        // page of the system, which are at most as many as frames.
+        if unsafe { libc::mincore(base, bytes.len(), frames.as_mut_ptr()) } != 0 {
+            frames = [0; Self::FRAMES_MAX];
         }
-        Self { first_page, pages }
+        Self { first, frames }
     }
 
     fn includes(&self, piece: &Range<usize>) -> bool {
-        let first = piece.start / Self::PAGE_SIZE - self.first_page;
-        let end = piece.end.div_ceil(Self::PAGE_SIZE) - self.first_page;
-        let pages = self.pages.get(first..end);
-        pages.is_some_and(|pages| pages.iter().all(|page| page & 1 == 1))
+        let first = piece.start / Self::FRAME_SIZE - self.first;
+        let end = piece.end.div_ceil(Self::FRAME_SIZE) - self.first;
+        let frames = self.frames.get(first..end);
+        frames.is_some_and(|frames| frames.iter().all(|frame| frame & 1 == 1))
     }
 }
 

@@ -75,7 +75,8 @@ impl Vsr {
         }
     }
 
-    /// A primary that hears nobody, whose disk is full or who cannot execute, wants to be replaced, as long as that lasts.
+    /// A primary that hears nobody, whose disk is full or who cannot execute, wants to be replaced, as long as
+    /// that lasts.
     pub(super) fn tick_unfit(&mut self, now: Time, effects: &mut Effects) {
         let heard = |r: &u8| now.monotonic < self.heard[usize::from(*r)] + PRIMARY_DEAF_NS;
         let hears = 1 + self.others().filter(heard).count();

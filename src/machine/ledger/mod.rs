@@ -78,13 +78,13 @@ use self::batch::Results;
 use self::books::Books;
 use self::change_events::Replayed;
 pub use self::expiry::PULSE_EVENTS_MAX;
+pub use self::memory::{ACCOUNT_SIZE, Part};
 use self::row::AccountRow;
 use self::snapshot::Files;
 pub use self::verify::{BROKEN_MAX, Verified};
 use super::Machine;
 use crate::limits::{BODY_SIZE_MAX, PIPELINE_MAX};
 use crate::store::{CHUNK_ROWS_LOG2, Damage, FileEntry, Snapshot, Storage, StoreError, Table};
-pub use memory::{ACCOUNT_SIZE, Part};
 
 /// See the module.
 #[derive(Debug)]

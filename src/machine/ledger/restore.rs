@@ -69,7 +69,7 @@ impl Ledger {
             run_chunks_log2: counts.run_chunks_log2,
             ..options
         };
-        let run_rows = 1u64 << (counts.chunk_rows_log2 + counts.run_chunks_log2);
+        let run_rows = 1u64 << counts.run_rows_log2();
         let in_no_run = |rows: u32| u64::from(rows) % run_rows;
         let mut books = Books::with_capacity(
             options,
@@ -152,8 +152,7 @@ fn restore_runs(
     counts: Counts,
     entries: &[FileEntry],
 ) -> Result<Vec<FileEntry>, StoreError> {
-    let runs = u64::from(rows) >> (counts.chunk_rows_log2 + counts.run_chunks_log2);
-    let runs = u32::try_from(runs).expect("fewer than rows");
+    let runs = rows >> counts.run_rows_log2();
     let files = chunk_files(entries, table.kind, runs)?;
     for (number, &entry) in (0..).zip(&files) {
         let (first, rows_log2) = run_place(table, number, counts);

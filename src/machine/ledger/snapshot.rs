@@ -458,8 +458,7 @@ impl Ledger {
 
 /// Runs of a table with so many rows that are not there yet.
 fn runs_due(ids: &FileIds, rows: u32, counts: Counts) -> u64 {
-    let runs = u64::from(rows) >> (counts.chunk_rows_log2 + counts.run_chunks_log2);
-    runs - ids.runs.len() as u64
+    u64::from(rows >> counts.run_rows_log2()) - ids.runs.len() as u64
 }
 
 /// Rows are the first section of a chunk's file.
@@ -485,7 +484,7 @@ impl Snapshot for LedgerSnapshot {
             + self.expiries.as_bytes().len() as u64
             + self.openings.as_bytes().len() as u64
             + parts.map(Parts::size).sum::<u64>()
-            + runs * run_size(chunk_rows << self.counts.run_chunks_log2)
+            + runs * run_size(1 << self.counts.run_rows_log2())
     }
 
     fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {

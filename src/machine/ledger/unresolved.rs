@@ -9,8 +9,9 @@
 //!                                              └─ some: kept here ── the last is resolved ──► gone
 //! ```
 //!
-//! Memory is bounded by [`super::LedgerOptions::waiting_rows`]; what does not fit is read from its file, and so is what was
-//! restored from a checkpoint. It is a matter of speed alone: rows are equal wherever they are read.
+//! Memory is bounded by [`super::LedgerOptions::waiting_rows`]; what does not fit is read from its file, and
+//! so is what was restored from a checkpoint. It is a matter of speed alone: rows are equal wherever they are
+//! read.
 
 use stampede_client::wire::Transfer;
 use stampede_client::wire::record::transfer_flags;
