@@ -459,6 +459,10 @@ impl Vsr {
             return;
         }
         self.tick_unfit(now, effects);
+        // It may just have left the view.
+        if !self.may_speak_for_view() {
+            return;
+        }
         let idle_news = self.commit > self.heartbeat_commit && self.commit == self.log.head();
         // Operations wait for the first samples of the others' clocks: none may be lost for long.
         let due = self.heartbeat.due(now.monotonic) && !Mutant::ForgetsHeartbeats.is_on();

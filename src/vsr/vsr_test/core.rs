@@ -176,6 +176,25 @@ fn a_restart_is_not_told_that_what_has_died_on_its_disk_was_committed() {
 }
 
 #[test]
+fn a_primary_that_leaves_its_view_does_not_speak_for_the_next_one() {
+    let mut vsr = comes_back(1, 1, 0, &[], 0);
+    vsr.status = Status::Normal;
+    assert!(vsr.may_speak_for_view() && vsr.is_primary());
+    // It hears nobody, and another one was of the same mind before.
+    let wish = Event::Message(control(Command::ExitView, 0, 1));
+    answers(&mut vsr, wish);
+    vsr.heard = Default::default();
+    vsr.last_tick = 1_000_000_000;
+    let said = answers(&mut vsr, Event::Tick);
+    let said: Vec<(Option<Command>, u32)> = said
+        .iter()
+        .map(|message| (message.header().command(), message.header().view))
+        .collect();
+    assert_eq!(vsr.view(), 2);
+    assert_eq!(said, [(Some(Command::ExitView), 1); 2]);
+}
+
+#[test]
 fn an_entry_that_nobody_has_any_more_is_not_needed_once_its_checkpoint_is_there() {
     let checksums = [1001, 1002, 1003];
     let mut vsr = comes_back(2, 0, 0, &checksums, 3);
