@@ -157,6 +157,8 @@ fn every_table_covers_every_byte_once() {
     names.sort_unstable();
     let tested = [
         "Account",
+        "AccountChange",
+        "AccountsHead",
         "ChunkHead",
         "Counts",
         "Expired",
@@ -550,7 +552,8 @@ impl File {
 fn checkpoint_files() {
     assert_eq!(layout(DISK, "Section").size, size_of::<Section>());
     let mut storage = MemoryStorage::default();
-    let mut snapshot = ledger().snapshot(54);
+    let mut ledger = ledger();
+    let mut snapshot = ledger.whole_snapshot(54);
     let ManifestRef {
         checksum,
         op,
@@ -563,7 +566,12 @@ fn checkpoint_files() {
     let manifest = File::open(&storage, name, data_size.into(), checksum);
     let packed = layout(DISK, "PackedEntry");
     let entries: Vec<&[u8]> = manifest.section(1).chunks_exact(packed.size).collect();
-    let files: Vec<File> = [(2, FileKind::Sessions), (3, FileKind::Ledger)]
+    let kinds = [
+        (2, FileKind::Sessions),
+        (3, FileKind::Ledger),
+        (9, FileKind::Accounts),
+    ];
+    let files: Vec<File> = kinds
         .into_iter()
         .zip(entries)
         .map(|((kind, name), entry)| {
@@ -587,16 +595,41 @@ fn checkpoint_files() {
             file
         })
         .collect();
-    let [sessions_file, ledger_file] = files.as_slice() else {
-        panic!("two files but the manifest");
+    let [sessions_file, ledger_file, accounts_file] = files.as_slice() else {
+        panic!("three files but the manifest");
     };
     assert_eq!(sessions_file.section(1), sessions());
     assert_ledger_sections(ledger_file);
+
+    ledger.published(54);
+    let transfer = Transfer {
+        id: 77,
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount: 7,
+        ledger: 1,
+        code: 1,
+        ..Transfer::default()
+    };
+    let create = Operation::CreateTransfers;
+    apply(
+        &mut ledger,
+        55,
+        create,
+        EXPIRED_AT + 1_000,
+        transfer.as_bytes(),
+    );
+    let mut snapshot = ledger.whole_snapshot(55);
+    let reference = write_checkpoint(&mut storage, 55, &mut *snapshot, &[]).unwrap();
+    let entries = Manifest::open(&storage, &reference).unwrap();
+    let entry = entries.file(FileKind::Accounts).nth(1).unwrap();
+    let later = File::open(&storage, entry.name, entry.data_size.into(), entry.checksum);
+    assert_account_sections(accounts_file, &later);
 }
 
 fn assert_ledger_sections(file: &File) {
     let counts = [
-        ("version", 4),
+        ("version", 5),
         ("chunk_rows_log2", 16),
         ("accounts", 2),
         ("transfers", 4),
@@ -605,32 +638,68 @@ fn assert_ledger_sections(file: &File) {
         ("run_chunks_log2", 6),
     ];
     layout(DISK, "Counts").assert_numbers(file.section(1), &counts);
+    let transfer = layout(DISK, "Transfer");
+    let unpacked = unpack(file.section(2));
+    let transfers: Vec<&[u8]> = unpacked.chunks_exact(transfer.size).collect();
+    let ids: Vec<u128> = transfers.iter().map(|t| transfer.number("id", t)).collect();
+    assert_eq!(ids, [21, 22, 23, 25]);
+    assert_eq!(file.section(3), 24u128.to_le_bytes());
+    assert_eq!(file.section(4), 0u32.to_le_bytes());
+    // Row 0 was posted: 01 in the lowest bits. Row 3 has expired.
+    assert_eq!(
+        (file.section(5).len(), file.section(5)[0]),
+        (16384, 0b1100_0001)
+    );
+    let expires_at = transfer.number("timestamp", transfers[1]) + 3600 * 1_000_000_000;
+    let expiry = [("expires_at", expires_at), ("row", 1)];
+    layout(DISK, "ExpiryRow").assert_numbers(file.section(6), &expiry);
+    assert_expired(file.section(7), EXPIRED_AT, 4, 3);
+    // One mark: the first event has opened both accounts. Two records without balances.
+    let words = [1u32, 0, 6, 0b11, 0, 0, 0, 0];
+    assert_eq!(file.section(8), words.as_bytes());
+}
+
+/// The first file of accounts has all of them; the next one of these two, whose turn it is not, what has changed.
+fn assert_account_sections(file: &File, later: &File) {
+    let head = layout(DISK, "AccountsHead");
+    head.assert_numbers(file.section(1), &[("number", 0), ("accounts", 2)]);
+    assert_eq!(file.section(2), [0u32, 1].as_bytes());
     let account = layout(DISK, "Account");
-    let accounts: Vec<&[u8]> = file.section(2).chunks_exact(account.size).collect();
+    let accounts: Vec<&[u8]> = file.section(3).chunks_exact(account.size).collect();
     assert_eq!(accounts.len(), 2);
     assert_eq!(account.number("debits_pending", accounts[0]), 10);
     assert_eq!(account.number("debits_posted", accounts[0]), 10);
     assert_eq!(account.number("credits_posted", accounts[1]), 10);
     assert_eq!(account.number("opened", accounts[1]), 1);
-    let transfer = layout(DISK, "Transfer");
-    let unpacked = unpack(file.section(3));
-    let transfers: Vec<&[u8]> = unpacked.chunks_exact(transfer.size).collect();
-    let ids: Vec<u128> = transfers.iter().map(|t| transfer.number("id", t)).collect();
-    assert_eq!(ids, [21, 22, 23, 25]);
-    assert_eq!(file.section(4), 24u128.to_le_bytes());
-    assert_eq!(file.section(5), 0u32.to_le_bytes());
-    // Row 0 was posted: 01 in the lowest bits. Row 3 has expired.
-    assert_eq!(
-        (file.section(6).len(), file.section(6)[0]),
-        (16384, 0b1100_0001)
-    );
-    let expires_at = transfer.number("timestamp", transfers[1]) + 3600 * 1_000_000_000;
-    let expiry = [("expires_at", expires_at), ("row", 1)];
-    layout(DISK, "ExpiryRow").assert_numbers(file.section(7), &expiry);
-    assert_expired(file.section(8), EXPIRED_AT, 4, 3);
-    // One mark: the first event has opened both accounts. Two records without balances.
-    let words = [1u32, 0, 6, 0b11, 0, 0, 0, 0];
-    assert_eq!(file.section(9), words.as_bytes());
+    assert!(file.section(4).is_empty());
+
+    head.assert_numbers(later.section(1), &[("number", 1), ("accounts", 2)]);
+    assert_eq!((later.section(2), later.section(3)), (&[][..], &[][..]));
+    let change = layout(DISK, "AccountChange");
+    let changes: Vec<&[u8]> = later.section(4).chunks_exact(change.size).collect();
+    let [debit, credit] = changes.as_slice() else {
+        panic!("two accounts have changed");
+    };
+    let fields = [
+        ("row", 0),
+        ("opened", 1),
+        ("flags", 0),
+        ("debits_pending", 10),
+        ("debits_posted", 17),
+        ("credits_pending", 0),
+        ("credits_posted", 0),
+    ];
+    change.assert_numbers(debit, &fields);
+    let fields = [
+        ("row", 1),
+        ("opened", 1),
+        ("flags", 0),
+        ("debits_pending", 0),
+        ("debits_posted", 0),
+        ("credits_pending", 10),
+        ("credits_posted", 17),
+    ];
+    change.assert_numbers(credit, &fields);
 }
 
 /// Rows as the document says that they are packed.
@@ -704,7 +773,7 @@ fn chunk_files() {
     apply(&mut ledger, 2, create, 2_000, bytes);
     ledger.apply(3, Operation::Pulse.code(), EXPIRED_AT, &[], &mut []);
     let mut storage = MemoryStorage::default();
-    let mut snapshot = ledger.snapshot(3);
+    let mut snapshot = ledger.whole_snapshot(3);
     let reference = write_checkpoint(&mut storage, 3, &mut *snapshot, &[]).unwrap();
     let manifest = Manifest::open(&storage, &reference).unwrap();
     let open = |kind| {

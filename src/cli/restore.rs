@@ -105,7 +105,7 @@ impl Image {
         if replay.op == 0 {
             return Ok(0);
         }
-        let mut snapshot = replay.machine.snapshot(replay.op);
+        let mut snapshot = replay.machine.whole_snapshot(replay.op);
         let sessions = Sessions::new(session_limits(state)).encode();
         let manifest = write_checkpoint(&mut storage, replay.op, &mut *snapshot, &sessions)
             .map_err(Failure::new)?;

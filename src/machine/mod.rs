@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   executor:  apply(op, operation, timestamp, body) ──► reply         one after another
-//!              snapshot(op) ──► Box<dyn Snapshot> ──► builder: write files
+//!              snapshot(op), capture(), capture() ... ──► Box<dyn Snapshot> ──► builder: write files
 //!              published(op) ◄── the checkpoint is durable and referenced
 //!   start:     an empty machine, restore(files of a manifest)
 //! ```
@@ -53,9 +53,21 @@ pub trait Machine: Send {
         false
     }
 
-    /// Captures the state as of `op`, the last operation applied. Does no IO; the pause is bounded
-    /// by copying what changes in place. The result is written on another thread.
+    /// Begins to capture the state as of `op`, the last operation applied. Does no IO. The result is written on
+    /// another thread, when [`Machine::capture`] has said that it is complete.
     fn snapshot(&mut self, op: u64) -> Box<dyn Snapshot>;
+
+    /// Goes on with the capture: a slice of the copying that it takes, between two operations. Whether it is complete.
+    fn capture(&mut self) -> bool {
+        true
+    }
+
+    /// A snapshot that is complete.
+    fn whole_snapshot(&mut self, op: u64) -> Box<dyn Snapshot> {
+        let snapshot = self.snapshot(op);
+        while !self.capture() {}
+        snapshot
+    }
 
     /// The checkpoint of `op` is durable and referenced: what its files hold may leave memory.
     fn published(&mut self, op: u64);

@@ -36,20 +36,33 @@ const ROOM_BESIDE: u64 = 1 << 20;
 /// Work for the executor.
 #[derive(Debug)]
 pub enum Task {
-    /// Apply `prepare`; write the reply's body into `reply`; capture a checkpoint after it.
+    /// Apply `prepare`; write the reply's body into `reply`; begin to capture a checkpoint after it.
     Apply {
         prepare: Message,
         reply: MessageMut,
         checkpoint: bool,
     },
+    /// Go on with capturing the checkpoint of `op`.
+    Capture { op: Op },
     /// The checkpoint of `op` is durable and referenced: memory that its files hold may go.
     Published { op: Op },
 }
 
-/// A prepare, applied or given up.
+/// A task that has been done, or given up.
 pub struct Done {
+    /// Of the prepare, or of the checkpoint.
     pub op: Op,
-    pub result: Result<Applied, Damage>,
+    pub result: Result<Outcome, Damage>,
+}
+
+/// What came of a task.
+#[derive(Debug)]
+pub enum Outcome {
+    Applied(Applied),
+    /// Some of the state has been captured: whether that was the last of it.
+    Captured {
+        complete: bool,
+    },
 }
 
 /// What came of a prepare.
@@ -60,15 +73,22 @@ pub struct Applied {
     pub pulse_due: u64,
     /// See [`Machine::is_full`].
     pub full: bool,
+    /// What is to be captured from here on.
     pub snapshot: Option<Box<dyn Snapshot>>,
+}
+
+impl fmt::Debug for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "checkpoint {}", self.snapshot.is_some())
+    }
 }
 
 impl fmt::Debug for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.result {
-            Ok(applied) => {
-                let checkpoint = applied.snapshot.is_some();
-                write!(f, "done op {} checkpoint {checkpoint}", self.op)
+            Ok(Outcome::Applied(applied)) => write!(f, "done op {} {applied:?}", self.op),
+            Ok(Outcome::Captured { complete }) => {
+                write!(f, "captured op {} complete {complete}", self.op)
             }
             Err(damage) => write!(f, "not done op {}: {damage}", self.op),
         }
@@ -111,6 +131,7 @@ impl Executor {
     pub fn run(&mut self, task: Task) -> Option<Done> {
         let op = match &task {
             Task::Apply { prepare, .. } => Some(prepare.header().op),
+            Task::Capture { op } => Some(*op),
             Task::Published { .. } => None,
         };
         let result = match &self.damage {
@@ -124,7 +145,7 @@ impl Executor {
         op.map(|op| Done { op, result })
     }
 
-    fn run_sound(&mut self, task: Task) -> Option<Applied> {
+    fn run_sound(&mut self, task: Task) -> Option<Outcome> {
         match task {
             Task::Apply {
                 prepare,
@@ -135,13 +156,16 @@ impl Executor {
                 reply.set_body_size(size);
                 let op = prepare.header().op;
                 let snapshot = checkpoint.then(|| self.machine.snapshot(op));
-                Some(Applied {
+                Some(Outcome::Applied(Applied {
                     reply,
                     pulse_due: self.machine.due(),
                     full: self.machine.is_full(),
                     snapshot,
-                })
+                }))
             }
+            Task::Capture { .. } => Some(Outcome::Captured {
+                complete: self.machine.capture(),
+            }),
             Task::Published { op } => {
                 self.machine.published(op);
                 None

@@ -48,7 +48,7 @@ use std::sync::Arc;
 
 use clients::Clients;
 use executor::{
-    Applied, CheckpointDone, CheckpointTask, ClientTable, Done, FullDisk, Task, Unwritten,
+    Applied, CheckpointDone, CheckpointTask, ClientTable, Done, FullDisk, Outcome, Task, Unwritten,
 };
 use io::{ConnectionId, Fatal, Input, Output};
 use pace::Pace;
@@ -95,6 +95,8 @@ pub struct Replica {
     checkpoint_written: Option<Checkpoint>,
     /// What the checkpoint under way was taken after.
     checkpoint_of: Option<(Op, u128, u64)>,
+    /// The same one, while it is being captured.
+    capturing: Option<CheckpointTask>,
     /// A checkpoint is due for every so many bytes of log.
     checkpoint_bytes: u64,
     /// Bytes of log handed to the executor since the operation of the last checkpoint.
@@ -548,15 +550,27 @@ impl Replica {
 
     fn on_done(&mut self, done: Done, now: Time, outputs: &mut Vec<Output>) {
         let Done { op, result } = done;
+        match result {
+            Ok(Outcome::Applied(applied)) => self.on_applied(op, applied, now, outputs),
+            Ok(Outcome::Captured { complete: false }) => {
+                outputs.push(Output::Task(Task::Capture { op }));
+            }
+            Ok(Outcome::Captured { complete: true }) => {
+                let task = self.capturing.take().expect("it was being captured");
+                assert_eq!(task.op, op);
+                outputs.push(Output::Checkpoint(task));
+            }
+            Err(damage) => self.on_not_executed(op, damage, outputs),
+        }
+    }
+
+    fn on_applied(&mut self, op: Op, applied: Applied, now: Time, outputs: &mut Vec<Output>) {
         let Applied {
             reply,
             pulse_due,
             full,
             snapshot,
-        } = match result {
-            Ok(applied) => applied,
-            Err(damage) => return self.on_not_executed(op, damage, outputs),
-        };
+        } = applied;
         self.vsr.set_machine_full(full);
         self.deliver(
             Event::Executed {
@@ -579,22 +593,24 @@ impl Replica {
             let size = snapshot.size() + sessions.encoded_size() as u64;
             let pace = Arc::new(Pace::new(size, self.checkpoint_bytes, self.executed_bytes));
             self.pace = Some(Arc::clone(&pace));
-            let task = CheckpointTask {
+            self.capturing = Some(CheckpointTask {
                 op,
                 snapshot,
                 sessions,
                 keep,
                 pace,
-            };
-            outputs.push(Output::Checkpoint(task));
+            });
+            outputs.push(Output::Task(Task::Capture { op }));
         }
     }
 
     /// Execution has met a file that is not what was written: it is over until that has been mended, and all
     /// has been opened again. As primary, this replica is of no use to anybody meanwhile.
     fn on_not_executed(&mut self, op: Op, damage: Damage, outputs: &mut Vec<Output>) {
-        // A checkpoint that was to be captured with this operation or a later one never will be.
+        // A checkpoint that was to be captured with this operation or a later one never will be, nor what is
+        // left of one.
         self.checkpoint_of.take_if(|(of, ..)| *of >= op);
+        self.capturing.take_if(|task| task.op >= op);
         if !self.halted {
             self.halted = true;
             self.vsr.set_halted();

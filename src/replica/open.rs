@@ -239,6 +239,7 @@ pub fn open<M: Machine + 'static>(
         reply_size: M::reply_size_max,
         checkpoint_written: None,
         checkpoint_of: None,
+        capturing: None,
         checkpoint_bytes: config.checkpoint_bytes,
         executed_bytes: 0,
         pace: None,

@@ -320,9 +320,9 @@ mod tests {
         let mut disk = DirectoryStorage::open(directory.path()).unwrap();
         let mut memory = MemoryStorage::default();
         let mut ledger = Ledger::default();
-        let mut snapshot = ledger.snapshot(1);
+        let mut snapshot = ledger.whole_snapshot(1);
         let reference = write_checkpoint(&mut memory, 1, &mut *snapshot, b"s").unwrap();
-        let mut snapshot = ledger.snapshot(1);
+        let mut snapshot = ledger.whole_snapshot(1);
         assert_eq!(
             write_checkpoint(&mut disk, 1, &mut *snapshot, b"s").unwrap(),
             reference
@@ -333,6 +333,6 @@ mod tests {
         let restored = Ledger::default().restore(&disk, &manifest.files).unwrap();
         assert_eq!(restored.digest(), ledger.digest());
         assert_eq!(sweep(&mut disk, &[reference]).unwrap(), 0);
-        assert_eq!(sweep(&mut disk, &[]).unwrap(), 3);
+        assert_eq!(sweep(&mut disk, &[]).unwrap(), 4);
     }
 }

@@ -179,7 +179,7 @@ impl<E: Execute> Workers<E> {
             return executor.run(task);
         }
         self.handed_count += 1;
-        self.answers_due += usize::from(matches!(task, Task::Apply { .. }));
+        self.answers_due += usize::from(matches!(task, Task::Apply { .. } | Task::Capture { .. }));
         self.queued.fetch_add(1, Ordering::AcqRel);
         let tasks = self.tasks.as_ref().expect("not while stopping");
         match tasks.try_send(task) {

@@ -27,7 +27,7 @@ use crate::machine::ledger::{Ledger, LedgerOptions};
 use crate::message::{Message, MessageMut, Op, Pool, PoolConfig};
 use crate::protocol::ReplicaIndex;
 use crate::replica::Replica;
-use crate::replica::executor::{CheckpointTask, Executor, Task};
+use crate::replica::executor::{CheckpointTask, Executor, Outcome, Task};
 use crate::replica::io::{Fatal, Input, Output};
 use crate::replica::library::{Librarian, LibraryTask};
 use crate::replica::open::{OpenError, journal_config, open, restore};
@@ -408,8 +408,16 @@ impl Host {
 
     /// Full chunks of transfers in the checkpoint.
     pub(crate) fn segments(&self) -> usize {
-        let manifest = self.manifest();
-        manifest.map_or(0, |manifest| manifest.file(FileKind::Transfers).count())
+        self.files(FileKind::Transfers).count()
+    }
+
+    /// The checkpoint's files of one kind, in order.
+    pub(crate) fn files(&self, kind: FileKind) -> impl Iterator<Item = FileName> + use<> {
+        let files = self
+            .manifest()
+            .map_or(Vec::new(), |manifest| manifest.files);
+        let names = files.into_iter().map(|entry| entry.name);
+        names.filter(move |name| name.kind == kind)
     }
 
     /// The replica ends in order, to be started again: what is under way on its disks is finished.
@@ -609,7 +617,8 @@ impl Host {
         let more = !running.tasks.is_empty();
         let mut reaction = Reaction::default();
         if let Some(done) = done {
-            let executed = done.result.is_ok().then_some(done.op);
+            let is_applied = matches!(done.result, Ok(Outcome::Applied(_)));
+            let executed = is_applied.then_some(done.op);
             reaction = self.input(Input::Done(done), now);
             reaction.executed = executed;
         }

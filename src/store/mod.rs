@@ -17,6 +17,7 @@
 mod pages;
 mod reserve;
 mod table;
+mod changing;
 mod id_hash;
 mod index;
 mod filter;
@@ -41,6 +42,7 @@ mod error;
 mod postings_test;
 
 pub use blob::Blob;
+pub use changing::{Capture, Changing, TURNS, Turn};
 pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
 pub use copy::SealedCopy;
 pub use damage::Damage;

@@ -31,7 +31,7 @@ pub enum FileKind {
     Manifest = 1,
     /// The replica's own part of a checkpoint: the client table; numbered by op.
     Sessions = 2,
-    /// What of the ledger changes in place; numbered by op.
+    /// What else of the ledger changes; numbered by op.
     Ledger = 3,
     /// A full chunk of transfers; numbered by chunk.
     Transfers = 4,
@@ -43,10 +43,12 @@ pub enum FileKind {
     TransferRun = 7,
     /// The same of ids that failed for good.
     FailedRun = 8,
+    /// Accounts that have changed, or whose turn it was; numbered by op.
+    Accounts = 9,
 }
 
 impl FileKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Manifest,
         Self::Sessions,
         Self::Ledger,
@@ -55,6 +57,7 @@ impl FileKind {
         Self::Expired,
         Self::TransferRun,
         Self::FailedRun,
+        Self::Accounts,
     ];
 
     pub fn from_code(code: u16) -> Option<Self> {
@@ -64,7 +67,7 @@ impl FileKind {
     /// Of full chunks, numbered from 0: once such a file is there, every later checkpoint has it too.
     pub fn is_chunk(self) -> bool {
         match self {
-            Self::Manifest | Self::Sessions | Self::Ledger => false,
+            Self::Manifest | Self::Sessions | Self::Ledger | Self::Accounts => false,
             Self::Transfers
             | Self::FailedIds
             | Self::Expired
@@ -88,6 +91,7 @@ impl FileKind {
             Self::Expired => "expired",
             Self::TransferRun => "transfer-run",
             Self::FailedRun => "failed-run",
+            Self::Accounts => "accounts",
         }
     }
 }

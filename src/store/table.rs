@@ -14,8 +14,8 @@
 //! Promises
 //! - A row below `shared` is never written again, so a [`Shared`] may be read by another thread
 //!   while this one appends. [`Table::truncate`] and [`Table::row_mut`] assert it.
-//! - Rows of a table that is never shared may change in place ([`Table::row_mut`]); such a table is
-//!   captured by [`Table::copy`].
+//! - Rows of a table that is never shared may change in place ([`Table::row_mut`]); how such a table is
+//!   captured is said in `changing`.
 //!
 //! Chunks are full-sized whatever they hold: memory is counted when it is touched.
 
@@ -40,7 +40,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static> Plain 
 /// Who owns the bytes of a chunk.
 #[derive(Debug, Clone)]
 enum Chunk<T> {
-    Memory(Arc<Piece>),
+    Memory(#[expect(dead_code, reason = "keeps what the base leads to")] Arc<Piece>),
     File {
         mapped: Mapped,
         /// Of the first row.
@@ -247,34 +247,6 @@ impl<T: Plain> Table<T> {
     pub fn share(&mut self, from: u32) -> Shared<T> {
         self.shared = self.len;
         self.view(from)
-    }
-
-    /// A copy of all rows, for another thread, made in `room`, a table that is kept for this: memory
-    /// that was touched before is copied to at 10 GB/s, fresh memory at a fraction of that. The
-    /// pause is that of copying: about 15 ms for a million 128-byte rows.
-    pub fn copy(&self, room: &mut Self) -> Shared<T> {
-        room.reset();
-        for rows in self.slices() {
-            room.append(rows);
-        }
-        room.share(0)
-    }
-
-    /// Empties the table but keeps its chunks, except those that a snapshot still reads.
-    fn reset(&mut self) {
-        for (base, chunk) in self.bases.iter_mut().zip(&mut self.chunks) {
-            let free = match chunk {
-                Chunk::Memory(pages) => Arc::get_mut(pages).is_some(),
-                Chunk::File { .. } | Chunk::Packed(_) => false,
-            };
-            if !free {
-                let pages = Arc::new(self.reserve.take());
-                *base = pages.base().cast();
-                *chunk = Chunk::Memory(pages);
-            }
-        }
-        self.len = 0;
-        self.shared = 0;
     }
 
     /// Appends many rows.
@@ -530,31 +502,6 @@ mod tests {
         let seen: Vec<u128> = shared.slices().flatten().copied().collect();
         assert_eq!(seen, (16..40).collect::<Vec<u128>>());
         assert_eq!(shared.chunk(2).len(), 8);
-    }
-
-    #[test]
-    fn copies_do_not_disturb_each_other() {
-        let mut table = Table::<u128>::new(4);
-        table.append(&(0..100).collect::<Vec<u128>>());
-        let mut room = Table::new(4);
-        let first = table.copy(&mut room);
-        *table.row_mut(50) = 1000;
-        // The first is still being read: the second takes other memory, the third takes the first's.
-        let second = table.copy(&mut room);
-        let sum = |copy: &Shared<u128>| copy.slices().flatten().sum::<u128>();
-        assert_eq!((sum(&first), sum(&second)), (4950, 5900));
-        drop(first);
-        *table.row_mut(50) = 0;
-        drop(second);
-        let bases = room.bases.clone();
-        let third = table.copy(&mut room);
-        assert_eq!(sum(&third), 4900);
-        let bases_of = |bases: &[*mut u128]| {
-            let mut bases: Vec<usize> = bases.iter().map(|base| base.addr()).collect();
-            bases.sort_unstable();
-            bases
-        };
-        assert_eq!(bases_of(&room.bases), bases_of(&bases));
     }
 
     #[test]

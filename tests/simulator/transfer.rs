@@ -148,6 +148,25 @@ fn runs_of_ids_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
     ends_well(&mut cluster)
 }
 
+#[test]
+fn files_of_accounts_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
+    let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
+    let mut rounds = 0..100;
+    while (0..3).any(|replica| cluster.segments(replica) < 12) {
+        assert!(rounds.next().is_some() && answers(&mut cluster, 50)?);
+    }
+    // Nobody asks, so that none is outlived.
+    for (replica, number) in [(0, 2), (1, 0), (2, 1)] {
+        assert!(cluster.damage_accounts(replica, number));
+        assert!(!cluster.has_whole_files(replica));
+    }
+    let all_whole = |c: &Simulation| (0..3).all(|replica| c.has_whole_files(replica));
+    assert!(cluster.run_until(20 * SECOND, all_whole)?);
+    all_lose_power(&mut cluster, 3)?;
+    assert!(answers(&mut cluster, 20)?);
+    ends_well(&mut cluster)
+}
+
 /// Three replicas with segments of many pages each. This one has just been started, has read few of them, and
 /// would find others damaged.
 fn cluster_with_damaged_segments(replica: u8) -> Result<Simulation, Violation> {

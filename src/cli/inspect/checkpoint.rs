@@ -9,14 +9,13 @@ use super::Problem;
 use super::source::{Checkpoints, Source};
 use super::text::{Columns, Hex, Side, Utc, heading, line};
 use crate::cli::size::Size;
+use crate::machine::ledger::{SECTION_COUNTS, SECTION_EXPIRIES};
 use crate::replica::superblock::State;
 use crate::store::{FileEntry, FileKind, Manifest, SealedFile, Storage, StoreError};
 
 const PART: &str = "checkpoint";
 
-/// Sections of a ledger file that say how much it holds; see `docs/disk-format.md`.
-const SECTION_COUNTS: u32 = 1;
-const SECTION_EXPIRIES: u32 = 7;
+/// An expiry to come; see `docs/disk-format.md`.
 const EXPIRY_SIZE: u64 = 16;
 
 /// See the module.

@@ -151,8 +151,13 @@ impl Directory {
         ledger.apply(1, code, TIME, &accounts_body(), &mut reply);
         let mut storage = DirectoryStorage::open(self.data.checkpoints()).unwrap();
         let op = self.op;
-        let manifest =
-            write_checkpoint(&mut storage, op, &mut *ledger.snapshot(op), &client_table()).unwrap();
+        let manifest = write_checkpoint(
+            &mut storage,
+            op,
+            &mut *ledger.whole_snapshot(op),
+            &client_table(),
+        )
+        .unwrap();
         let checksum = self.parent;
         self.superblock(|state| {
             state.checkpoint_op = op;
@@ -514,7 +519,7 @@ fn checkpoints_are_verified_block_by_block() {
     let report = directory.inspect();
     assert_eq!(code(&report), 0, "{}", report.text());
     let checkpoint = report.checkpoint.as_ref().unwrap();
-    assert_eq!((checkpoint.op, checkpoint.files.len()), (6, 3));
+    assert_eq!((checkpoint.op, checkpoint.files.len()), (6, 4));
     assert_eq!(checkpoint.others.len(), 2);
     let ledger = checkpoint.ledger.as_ref().unwrap();
     assert_eq!((ledger.accounts, ledger.transfers), (3, 0));

@@ -36,7 +36,7 @@ use super::row::{AccountRow, Expired, TRANSFER_ID};
 use super::snapshot::{ChunkFile, ChunkParts, ROWS_OFFSET};
 use super::unresolved::Unresolved;
 use super::{LedgerOptions, RowsMax};
-use crate::store::{IdHash, Index, ROW_NONE, Table, prefetch};
+use crate::store::{Changing, IdHash, Index, ROW_NONE, Table, prefetch};
 
 /// Rows of `transfer_ids` from here on are failed ids: room for 3.2 billion transfers and one
 /// billion failures.
@@ -48,7 +48,7 @@ pub(super) const ROW_UNKNOWN: u32 = ROW_NONE - 1;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Books {
-    pub(super) accounts: Table<AccountRow>,
+    pub(super) accounts: Changing<AccountRow>,
     pub(super) account_ids: Index,
     pub(super) transfers: Table<Transfer>,
     pub(super) transfer_ids: TransferIds,
@@ -84,7 +84,7 @@ impl Books {
     /// Empty books whose indexes have the size for so many accounts, and ids of transfers in memory.
     pub(super) fn with_capacity(options: LedgerOptions, accounts: u64, ids: u64) -> Self {
         Self {
-            accounts: Table::new(options.chunk_rows_log2),
+            accounts: Changing::new(options.chunk_rows_log2),
             account_ids: Index::with_capacity(accounts),
             transfers: Table::new(options.chunk_rows_log2),
             transfer_ids: TransferIds::with_capacity(options, ids),

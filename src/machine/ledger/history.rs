@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use super::openings::{Balances, Openings, OpeningsView, Released, Side};
 use super::row::AccountRow;
-use crate::store::{Blob, Table};
+use crate::store::{Blob, Changing};
 
 /// What a file holds is verified as it is read: what makes no sense was written so.
 const SENSELESS: &str = "openings make no sense though their checksums hold: \
@@ -191,7 +191,7 @@ impl History {
     }
 
     /// Takes back the openings since `point`.
-    pub(super) fn undo(&mut self, point: Point, accounts: &mut Table<AccountRow>) {
+    pub(super) fn undo(&mut self, point: Point, accounts: &mut Changing<AccountRow>) {
         while let Some(opened) = self.opened.pop_if(|opened| opened.events >= point.events()) {
             accounts.row_mut(opened.account).opened = opened.former;
         }

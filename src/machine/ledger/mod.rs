@@ -30,11 +30,13 @@
 //! | `change_events` | get_change_events |
 //! | `row` | the ledger's own rows: an account with its mark, an expiry |
 //! | `snapshot`, `restore` | the files of a checkpoint, written and read |
+//! | `account_files` | of those, the files of accounts |
 //! | `verify` | every invariant, checked against the transfers |
 //!
 //! The checks of an event come in a fixed order, and the first that fails names the status; the
 //! order is part of the protocol.
 
+mod account_files;
 mod accounts;
 mod balances;
 mod batch;
@@ -79,12 +81,12 @@ use self::books::Books;
 use self::change_events::Replayed;
 pub use self::expiry::PULSE_EVENTS_MAX;
 pub use self::memory::{ACCOUNT_SIZE, Part};
-use self::row::AccountRow;
 use self::snapshot::Files;
+pub use self::snapshot::{SECTION_COUNTS, SECTION_EXPIRIES};
 pub use self::verify::{BROKEN_MAX, Verified};
 use super::Machine;
 use crate::limits::{BODY_SIZE_MAX, PIPELINE_MAX};
-use crate::store::{CHUNK_ROWS_LOG2, Damage, FileEntry, Snapshot, Storage, StoreError, Table};
+use crate::store::{CHUNK_ROWS_LOG2, Damage, FileEntry, Snapshot, Storage, StoreError};
 
 /// See the module.
 #[derive(Debug)]
@@ -92,8 +94,6 @@ pub struct Ledger {
     books: Books,
     options: LedgerOptions,
     files: Files,
-    /// Where accounts are copied for a snapshot; kept for its memory.
-    accounts_copy: Table<AccountRow>,
     /// For change events; kept for its memory.
     replayed: Replayed,
     /// Results of one batch, for the operations that answer with failures only.
@@ -179,7 +179,6 @@ impl Ledger {
             books,
             options,
             files,
-            accounts_copy: Table::new(options.chunk_rows_log2),
             replayed: Replayed::default(),
             dense: Vec::new(),
             aligned: Vec::new(),
@@ -417,7 +416,11 @@ impl Machine for Ledger {
     }
 
     fn snapshot(&mut self, op: u64) -> Box<dyn Snapshot> {
-        self.capture(op)
+        self.begin_snapshot(op)
+    }
+
+    fn capture(&mut self) -> bool {
+        self.books.accounts.go_on()
     }
 
     fn published(&mut self, op: u64) {

@@ -15,14 +15,14 @@ use super::history::{History, Period, PeriodOpenings, Point};
 use super::indexes::{EXPIRED_COLUMNS, TRANSFER_COLUMNS};
 use super::openings::{Openings, OpeningsView};
 use super::resolutions::Resolutions;
-use super::row::{AccountRow, Expired, TRANSFER_FIELDS, TRANSFER_ID};
+use super::row::{Expired, TRANSFER_FIELDS, TRANSFER_ID};
 use super::snapshot::{
-    ChunkFile, ChunkHead, Counts, ExpiryRow, FAILED, Files, ROWS_OFFSET, RunTable,
-    SECTION_ACCOUNTS, SECTION_COUNTS, SECTION_EXPIRED_TAIL, SECTION_EXPIRIES, SECTION_FAILED_TAIL,
-    SECTION_HEAD, SECTION_OPENINGS_TAIL, SECTION_RESOLUTION_CHUNKS, SECTION_RESOLUTIONS,
-    SECTION_ROWS, SECTION_TRANSFERS_TAIL, TRANSFERS, VERSION, chunk_number, run_place,
+    ChunkFile, ChunkHead, Counts, ExpiryRow, FAILED, Files, ROWS_OFFSET, RunTable, SECTION_COUNTS,
+    SECTION_EXPIRED_TAIL, SECTION_EXPIRIES, SECTION_FAILED_TAIL, SECTION_HEAD,
+    SECTION_OPENINGS_TAIL, SECTION_RESOLUTION_CHUNKS, SECTION_RESOLUTIONS, SECTION_ROWS,
+    SECTION_TRANSFERS_TAIL, TRANSFERS, VERSION, chunk_number, run_place,
 };
-use super::{Ledger, LedgerOptions};
+use super::{Ledger, LedgerOptions, account_files};
 use crate::store::{
     Blob, FileEntry, FileKind, FileName, IdHash, Mapped, POSTINGS_ROWS_LOG2_MAX, PackedRows,
     Postings, ROW_NONE, RUN_ROWS_LOG2_MAX, Run, RunIds, SealedFile, Storage, StoreError,
@@ -88,7 +88,8 @@ impl Ledger {
         files.failed_ids.runs =
             restore_runs(&mut books, storage, FAILED, counts.failed, counts, entries)?;
 
-        restore_accounts(&mut books, storage, &mut file, counts)?;
+        files.accounts =
+            account_files::restore(&mut books, storage, entries, entry.name.number, counts)?;
         let mut periods = Vec::new();
         restore_transfers(
             &mut books,
@@ -123,24 +124,6 @@ impl Ledger {
         }
         Ok(Self::with(options, books, files))
     }
-}
-
-fn restore_accounts(
-    books: &mut Books,
-    storage: &dyn Storage,
-    file: &mut SealedFile,
-    counts: Counts,
-) -> Result<(), StoreError> {
-    let section = file.section(SECTION_ACCOUNTS)?;
-    if section.size != u64::from(counts.accounts) * size_of::<AccountRow>() as u64 {
-        return Err(file.damaged(section.offset, "the accounts are not as many as counted"));
-    }
-    let accounts = file.read_rows::<AccountRow>(storage, SECTION_ACCOUNTS)?;
-    let ids: Vec<u128> = accounts.iter().map(|account| account.id).collect();
-    books.account_ids.extend(&ids, 0);
-    books.accounts.append(&accounts);
-    books.indexes.settle_accounts(&books.accounts);
-    Ok(())
 }
 
 /// Opens the runs of a table with so many rows.

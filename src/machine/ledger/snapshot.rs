@@ -7,8 +7,9 @@
 //!   failed-ids-<chunk>   a full chunk of failed ids
 //!   transfer-run-<run>   the ids of 64 full chunks of transfers, by hash
 //!   failed-run-<run>     the same of failed ids
-//!   ledger-<op>          the rest: counts, accounts, the chunks that are not yet full,
-//!                        resolutions, expiries to come, openings of the present period
+//!   accounts-<op>        what has changed of accounts, see `account_files`
+//!   ledger-<op>          the rest: counts, the chunks that are not yet full, resolutions,
+//!                        expiries to come, openings of the present period
 //! ```
 //!
 //! A restart reads heads of full chunks and of runs, and rows of the full chunks that are in no run yet, for the
@@ -16,8 +17,8 @@
 //!
 //! Files of full chunks are written once, ever: a row never changes. So are runs, as soon as there are chunks for
 //! one: which files there are depends on nothing but how many rows there are. The rest is written anew by each
-//! checkpoint. Capturing it pauses the executor for a copy of the accounts (about 15 ms for a
-//! million) and of the resolutions (16 KiB for 65,536 transfers); rows of transfers are shared.
+//! checkpoint. Capturing it pauses the executor for a copy of the resolutions (16 KiB for 65,536 transfers) and of the
+//! expiries to come; rows of transfers are shared, and accounts are copied little by little.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -25,13 +26,13 @@ use std::sync::{Arc, Mutex};
 use stampede_client::wire::Transfer;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Ledger;
 use super::books::FAILED_BASE;
 use super::history::{Period, Point};
 use super::row::{AccountRow, Expired, TRANSFER_FIELDS};
+use super::{Ledger, account_files};
 use crate::store::{
-    Blob, FileEntry, FileKind, FileName, Mapped, PackedChunk, Run, RunIds, SealedFile,
-    SealedWriter, Section, Shared, Snapshot, Storage, StoreError, pack, run_size, write_run,
+    Blob, Capture, FileEntry, FileKind, FileName, Mapped, PackedChunk, Run, RunIds, SealedFile,
+    SealedWriter, Section, Shared, Snapshot, Storage, StoreError, Turn, pack, run_size, write_run,
 };
 
 /// Sections of a file of full chunks.
@@ -41,18 +42,17 @@ pub(super) const SECTION_OPENINGS: u32 = 4;
 pub(super) const SECTION_HEAD: u32 = 5;
 
 /// Sections of `ledger-<op>`.
-pub(super) const SECTION_COUNTS: u32 = 1;
-pub(super) const SECTION_ACCOUNTS: u32 = 2;
-pub(super) const SECTION_TRANSFERS_TAIL: u32 = 3;
-pub(super) const SECTION_FAILED_TAIL: u32 = 4;
-pub(super) const SECTION_RESOLUTION_CHUNKS: u32 = 5;
-pub(super) const SECTION_RESOLUTIONS: u32 = 6;
-pub(super) const SECTION_EXPIRIES: u32 = 7;
-pub(super) const SECTION_EXPIRED_TAIL: u32 = 8;
-pub(super) const SECTION_OPENINGS_TAIL: u32 = 9;
+pub const SECTION_COUNTS: u32 = 1;
+pub(super) const SECTION_TRANSFERS_TAIL: u32 = 2;
+pub(super) const SECTION_FAILED_TAIL: u32 = 3;
+pub(super) const SECTION_RESOLUTION_CHUNKS: u32 = 4;
+pub(super) const SECTION_RESOLUTIONS: u32 = 5;
+pub const SECTION_EXPIRIES: u32 = 6;
+pub(super) const SECTION_EXPIRED_TAIL: u32 = 7;
+pub(super) const SECTION_OPENINGS_TAIL: u32 = 8;
 
 /// The version of these sections.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// The section that says how much the others hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -262,6 +262,9 @@ impl ChunkFile {
 #[derive(Debug)]
 struct Written {
     op: u64,
+    /// All of this checkpoint's.
+    account_files: Vec<FileEntry>,
+    accounts: Turn,
     transfers: Vec<ChunkFile>,
     failed: Vec<ChunkFile>,
     expired: Vec<ChunkFile>,
@@ -272,6 +275,7 @@ struct Written {
 /// The files of full chunks, and which of them still have their rows in memory.
 #[derive(Debug, Default)]
 pub(super) struct Files {
+    pub(super) accounts: Vec<FileEntry>,
     pub(super) transfers: Vec<FileEntry>,
     pub(super) failed: Vec<FileEntry>,
     pub(super) expired: Vec<FileEntry>,
@@ -287,7 +291,7 @@ pub(super) struct Files {
 struct LedgerSnapshot {
     op: u64,
     counts: Counts,
-    accounts: Shared<AccountRow>,
+    accounts: Capture<AccountRow>,
     transfers: Shared<Transfer>,
     failed: Shared<u128>,
     expired: Shared<Expired>,
@@ -299,6 +303,7 @@ struct LedgerSnapshot {
     expired_parts: Vec<Parts>,
     /// Of the present period.
     openings: Vec<u32>,
+    account_files: Vec<FileEntry>,
     transfer_files: Vec<FileEntry>,
     failed_files: Vec<FileEntry>,
     expired_files: Vec<FileEntry>,
@@ -332,8 +337,9 @@ impl Parts {
 }
 
 impl Ledger {
-    pub(super) fn capture(&mut self, op: u64) -> Box<dyn Snapshot> {
+    pub(super) fn begin_snapshot(&mut self, op: u64) -> Box<dyn Snapshot> {
         let (books, files) = (&mut self.books, &self.files);
+        let accounts = books.accounts.capture();
         let counts = Counts {
             version: VERSION,
             chunk_rows_log2: self.options.chunk_rows_log2,
@@ -382,13 +388,14 @@ impl Ledger {
             expired_parts: expired_parts.collect(),
             openings: history.encode_open(),
             counts,
-            accounts: books.accounts.copy(&mut self.accounts_copy),
+            accounts,
             transfers: books.transfers.share(chunk_number(files.transfers.len())),
             failed: books.failed.share(chunk_number(files.failed.len())),
             expired: books.expired.share(chunk_number(files.expired.len())),
             resolution_chunks,
             resolutions,
             expiries,
+            account_files: files.accounts.clone(),
             transfer_files: files.transfers.clone(),
             failed_files: files.failed.clone(),
             expired_files: files.expired.clone(),
@@ -409,6 +416,8 @@ impl Ledger {
         let published: Vec<Written> = written.extract_if(.., |w| w.op <= op).collect();
         drop(written);
         for written in published {
+            self.files.accounts = written.account_files;
+            self.books.accounts.adopt(written.accounts);
             for mut file in written.transfers {
                 // A checkpoint captured before the former one was published has some files again.
                 if file.chunk == chunk_number(self.files.transfers.len()) {
@@ -479,7 +488,7 @@ impl Snapshot for LedgerSnapshot {
         new_rows(self.counts.transfers, self.transfer_files.len()) * self.transfer_size
             + new_rows(self.counts.failed, self.failed_files.len()) * id
             + new_rows(self.counts.expired, self.expired_files.len()) * size_of::<Expired>() as u64
-            + u64::from(self.counts.accounts) * size_of::<AccountRow>() as u64
+            + account_files::size(&self.accounts)
             + self.resolutions.len() as u64
             + self.expiries.as_bytes().len() as u64
             + self.openings.as_bytes().len() as u64
@@ -497,6 +506,8 @@ impl Snapshot for LedgerSnapshot {
         let mut failed_ids = self.failed_ids.clone();
         let mut written = Written {
             op: self.op,
+            account_files: Vec::new(),
+            accounts: self.accounts.turn(),
             transfers: Vec::new(),
             failed: Vec::new(),
             expired: Vec::new(),
@@ -562,13 +573,12 @@ impl Snapshot for LedgerSnapshot {
         written.transfer_runs = transfer_ids.write_runs(storage, TRANSFERS, self.counts)?;
         written.failed_runs = failed_ids.write_runs(storage, FAILED, self.counts)?;
 
+        written.account_files =
+            account_files::write(storage, self.op, &self.accounts, &self.account_files)?;
+
         let mut file = SealedWriter::create(storage, FileName::new(FileKind::Ledger, self.op))?;
         file.section(SECTION_COUNTS)?;
         file.write(self.counts.as_bytes())?;
-        file.section(SECTION_ACCOUNTS)?;
-        self.accounts
-            .slices()
-            .try_for_each(|rows| file.write(rows.as_bytes()))?;
         file.section(SECTION_TRANSFERS_TAIL)?;
         if !self.counts.transfers.is_multiple_of(chunk_rows) {
             let tail = self.transfers.chunk(self.counts.transfers / chunk_rows);
@@ -599,6 +609,7 @@ impl Snapshot for LedgerSnapshot {
         files.extend_from_slice(&expired_files);
         files.extend_from_slice(&transfer_ids.runs);
         files.extend_from_slice(&failed_ids.runs);
+        files.extend_from_slice(&written.account_files);
         files.push(ledger);
         self.written
             .lock()

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use super::{Context, Stretch, wire};
 use crate::limits::MENDING_FILES_MAX;
-use crate::message::{Command, Header, Message};
+use crate::message::{Command, Header, Message, Op};
 use crate::protocol::ReplicaIndex;
 use crate::replica::io::Output;
 use crate::replica::library::{LibraryDone, LibraryTask};
@@ -65,6 +65,8 @@ pub(in crate::replica) struct Mender {
     /// Damaged files that wait, a bounded number: the next round of the scrub finds the others.
     waiting: VecDeque<FileEntry>,
     work: Option<Work>,
+    /// The checkpoint that was in force when it was looked at last.
+    of: Option<Op>,
     donor: ReplicaIndex,
     /// Files that are whole again since the replica was opened, and are not yet read from.
     mended: u64,
@@ -77,6 +79,7 @@ impl Mender {
             replica_count,
             waiting: VecDeque::new(),
             work: None,
+            of: None,
             donor: me,
             mended: 0,
         }
@@ -107,9 +110,10 @@ impl Mender {
 
     /// Time has passed, or something has changed. `in_force` is the checkpoint that the files belong to.
     pub(super) fn tick(&mut self, in_force: &ManifestRef, world: &mut Context<'_>) {
-        // Files of an operation go with their checkpoint.
-        let outlived =
-            |entry: &FileEntry| !entry.name.kind.is_chunk() && entry.name.number != in_force.op;
+        // What is not of chunks goes with its checkpoint, or soon after it; if not, the scrub will say so.
+        let former = self.of.replace(in_force.op);
+        let is_over = former.is_some_and(|former| former != in_force.op);
+        let outlived = |entry: &FileEntry| is_over && !entry.name.kind.is_chunk();
         self.waiting.retain(|entry| !outlived(entry));
         self.work
             .take_if(|work| work.stage == Stage::Asked && outlived(&work.entry));

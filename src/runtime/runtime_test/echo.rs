@@ -11,7 +11,9 @@ use stampede_journal::WriteOp;
 use super::super::*;
 use crate::limits::{BODY_SIZE_MAX, HEADER_SIZE, HEADROOM_SIZE, SECTOR_SIZE, SEND_QUEUE_MAX};
 use crate::message::{Command, Header, Message, Pool};
-use crate::replica::executor::{Applied, CheckpointDone, CheckpointTask, ClientTable, Done, Task};
+use crate::replica::executor::{
+    Applied, CheckpointDone, CheckpointTask, ClientTable, Done, Outcome, Task,
+};
 use crate::replica::io::{ConnectionId, Sector};
 use crate::store::{FileEntry, ManifestRef, Snapshot, Storage, StoreError};
 use crate::vsr::sessions::{Limits, Sessions};
@@ -243,7 +245,10 @@ impl Driver for Echo {
             Input::Done(done) => {
                 let (connection, op) = self.executing.pop_front().unwrap();
                 assert_eq!(done.op, op, "answers come in order");
-                let reply = done.result.unwrap().reply.freeze();
+                let Ok(Outcome::Applied(applied)) = done.result else {
+                    panic!("{done:?}");
+                };
+                let reply = applied.reply.freeze();
                 self.answer(connection, reply, outputs);
             }
             Input::CheckpointDone(done) => {
@@ -274,12 +279,12 @@ impl Execute for Copier {
         reply.fill(*prepare.header(), prepare.body());
         Some(Done {
             op: self.0,
-            result: Ok(Applied {
+            result: Ok(Outcome::Applied(Applied {
                 reply,
                 pulse_due: u64::MAX,
                 full: false,
                 snapshot: None,
-            }),
+            })),
         })
     }
 

@@ -584,6 +584,13 @@ impl Simulation {
         self.hosts[usize::from(replica)].damage_file(name, page)
     }
 
+    /// The same in the n-th of the checkpoint's files of accounts, oldest first.
+    pub fn damage_accounts(&mut self, replica: ReplicaIndex, number: usize) -> bool {
+        let host = &mut self.hosts[usize::from(replica)];
+        let name = host.files(FileKind::Accounts).nth(number);
+        name.is_some_and(|name| host.damage_file(name, 0))
+    }
+
     /// Whether every file of a replica's checkpoint is on its disk as it was written.
     pub fn has_whole_files(&self, replica: ReplicaIndex) -> bool {
         self.hosts[usize::from(replica)].has_whole_files()

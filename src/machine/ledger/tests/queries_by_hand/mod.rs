@@ -29,7 +29,7 @@ impl Bench {
     /// A checkpoint, and a ledger that was restored from it.
     fn restart(&mut self) {
         let mut storage = MemoryStorage::default();
-        let mut snapshot = self.ledger.snapshot(self.op);
+        let mut snapshot = self.ledger.whole_snapshot(self.op);
         let reference = write_checkpoint(&mut storage, self.op, &mut *snapshot, b"").unwrap();
         let files = Manifest::open(&storage, &reference).unwrap().files;
         let restored = Ledger::default().restore(&storage, &files).unwrap();
