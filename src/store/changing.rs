@@ -317,7 +317,7 @@ impl<T: Plain> Changing<T> {
 const SLICES: u32 = 16;
 
 /// Half a mebibyte of 128-byte rows: some tens of microseconds.
-const SLICE_ROWS_MIN: u32 = 4096;
+const SLICE_ROWS_MIN: u32 = if cfg!(test) { 64 } else { 4096 };
 
 impl<T: Plain> UnderWay<T> {
     fn add(&mut self, row: u32, value: &T) {

@@ -4,14 +4,19 @@
 //! an operation of the log, made by the primary when [`Expiries::due`] has come; it expires what is
 //! due in order of (expiry, timestamp), at most [`PULSE_EVENTS_MAX`] at a time. Until it runs, a
 //! post or void at or after the expiry already fails.
+//!
+//! What waits is captured for a checkpoint in slices, in order, between operations. Whoever takes away what has
+//! not been reached yet copies it first; what is new since the capture began is known by its row.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use stampede_client::wire::Transfer;
 
 use super::books::{Books, ROW_UNKNOWN};
 use super::resolutions::Resolution;
 use super::row::Expired;
+use super::snapshot::ExpiryRow;
 
 /// Most expiries of one pulse, and what a pulse adds to the cluster's time: each expiry has a
 /// timestamp of its own.
@@ -30,6 +35,43 @@ pub(super) fn expires_at(pending: &Transfer) -> Option<u64> {
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
     rows: BTreeSet<(u64, u32)>,
+    capture: Option<Capture>,
+}
+
+#[derive(Debug)]
+struct Capture {
+    /// What comes before this has been copied.
+    reached: (u64, u32),
+    /// Transfers from here on are newer than the capture.
+    rows_end: u32,
+    copied: Vec<ExpiryRow>,
+    to: Arc<OnceLock<Vec<ExpiryRow>>>,
+}
+
+/// Copied at once: some tens of microseconds.
+const SLICE: usize = if cfg!(test) { 3 } else { 4096 };
+
+/// What waited when a capture began, for another thread.
+#[derive(Debug)]
+pub(super) struct CapturedExpiries {
+    count: usize,
+    rows: Arc<OnceLock<Vec<ExpiryRow>>>,
+}
+
+impl CapturedExpiries {
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// In order. Panics while they are being copied.
+    pub(super) fn rows(&self) -> Vec<ExpiryRow> {
+        let mut rows = self.rows.get().expect("the capture is complete").clone();
+        rows.sort_unstable_by_key(|row| (row.expires_at, row.row));
+        // What was taken away and given back by an undo was copied twice.
+        rows.dedup_by_key(|row| (row.expires_at, row.row));
+        assert_eq!(rows.len(), self.count);
+        rows
+    }
 }
 
 impl Expiries {
@@ -41,6 +83,48 @@ impl Expiries {
     pub(super) fn remove(&mut self, expires_at: u64, row: u32) {
         let removed = self.rows.remove(&(expires_at, row));
         assert!(removed, "an unresolved transfer with a timeout is waiting");
+        self.save((expires_at, row));
+    }
+
+    /// It no longer waits; a capture may want it.
+    fn save(&mut self, key: (u64, u32)) {
+        if let Some(capture) = &mut self.capture
+            && key >= capture.reached
+        {
+            capture.copy(key);
+        }
+    }
+
+    /// Begins to capture what waits now, of so many transfers. [`Expiries::go_on`] does the copying. A former
+    /// capture that is not complete never will be.
+    pub(super) fn capture(&mut self, rows_end: u32) -> CapturedExpiries {
+        let to = Arc::new(OnceLock::new());
+        self.capture = Some(Capture {
+            reached: (0, 0),
+            rows_end,
+            copied: Vec::with_capacity(self.rows.len()),
+            to: Arc::clone(&to),
+        });
+        CapturedExpiries {
+            count: self.rows.len(),
+            rows: to,
+        }
+    }
+
+    /// Copies one slice of what is to be captured. Whether that was all.
+    pub(super) fn go_on(&mut self) -> bool {
+        let Some(capture) = &mut self.capture else {
+            return true;
+        };
+        let mut rows = self.rows.range(capture.reached..);
+        rows.by_ref().take(SLICE).for_each(|&key| capture.copy(key));
+        if let Some(&next) = rows.next() {
+            capture.reached = next;
+            return false;
+        }
+        let Capture { copied, to, .. } = self.capture.take().expect("it is there");
+        to.set(copied).expect("a capture is complete once");
+        true
     }
 
     /// The first expiry; `u64::MAX` if nothing waits.
@@ -65,8 +149,21 @@ impl Expiries {
     }
 
     fn pop(&mut self) -> u32 {
-        let (_, row) = self.rows.pop_first().expect("counted before");
-        row
+        let key = self.rows.pop_first().expect("counted before");
+        self.save(key);
+        key.1
+    }
+}
+
+impl Capture {
+    fn copy(&mut self, (expires_at, row): (u64, u32)) {
+        if row < self.rows_end {
+            self.copied.push(ExpiryRow {
+                expires_at,
+                row,
+                reserved: 0,
+            });
+        }
     }
 }
 

@@ -420,7 +420,7 @@ impl Machine for Ledger {
     }
 
     fn capture(&mut self) -> bool {
-        self.books.accounts.go_on()
+        self.books.accounts.go_on() && self.books.expiries.go_on()
     }
 
     fn published(&mut self, op: u64) {

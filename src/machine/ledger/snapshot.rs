@@ -17,8 +17,8 @@
 //!
 //! Files of full chunks are written once, ever: a row never changes. So are runs, as soon as there are chunks for
 //! one: which files there are depends on nothing but how many rows there are. The rest is written anew by each
-//! checkpoint. Capturing it pauses the executor for a copy of the resolutions (16 KiB for 65,536 transfers) and of the
-//! expiries to come; rows of transfers are shared, and accounts are copied little by little.
+//! checkpoint. Capturing it pauses the executor for a copy of the resolutions (16 KiB for 65,536 transfers that
+//! have some); rows of transfers are shared, accounts and expiries to come are copied little by little.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -27,6 +27,7 @@ use stampede_client::wire::Transfer;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::books::FAILED_BASE;
+use super::expiry::CapturedExpiries;
 use super::history::{Period, Point};
 use super::row::{AccountRow, Expired, TRANSFER_FIELDS};
 use super::{Ledger, account_files};
@@ -297,7 +298,7 @@ struct LedgerSnapshot {
     expired: Shared<Expired>,
     resolution_chunks: Vec<u32>,
     resolutions: Vec<u8>,
-    expiries: Vec<ExpiryRow>,
+    expiries: CapturedExpiries,
     /// Of the full chunks that are in no file yet.
     transfer_parts: Vec<Parts>,
     expired_parts: Vec<Parts>,
@@ -356,14 +357,7 @@ impl Ledger {
             resolution_chunks.push(number);
             resolutions.extend_from_slice(bytes);
         }
-        let expiries = books.expiries.iter();
-        let expiries = expiries
-            .map(|(expires_at, row)| ExpiryRow {
-                expires_at,
-                row,
-                reserved: 0,
-            })
-            .collect();
+        let expiries = books.expiries.capture(counts.transfers);
         let (history, indexes) = (&books.history, &books.indexes);
         let chunk_rows = books.transfers.chunk_rows();
         let periods = &history.periods;
@@ -490,7 +484,7 @@ impl Snapshot for LedgerSnapshot {
             + new_rows(self.counts.expired, self.expired_files.len()) * size_of::<Expired>() as u64
             + account_files::size(&self.accounts)
             + self.resolutions.len() as u64
-            + self.expiries.as_bytes().len() as u64
+            + (self.expiries.count() * size_of::<ExpiryRow>()) as u64
             + self.openings.as_bytes().len() as u64
             + parts.map(Parts::size).sum::<u64>()
             + runs * run_size(1 << self.counts.run_rows_log2())
@@ -594,7 +588,7 @@ impl Snapshot for LedgerSnapshot {
         file.section(SECTION_RESOLUTIONS)?;
         file.write(&self.resolutions)?;
         file.section(SECTION_EXPIRIES)?;
-        file.write(self.expiries.as_bytes())?;
+        file.write(self.expiries.rows().as_bytes())?;
         file.section(SECTION_EXPIRED_TAIL)?;
         if !self.counts.expired.is_multiple_of(chunk_rows) {
             let tail = self.expired.chunk(self.counts.expired / chunk_rows);

@@ -30,7 +30,9 @@ use super::model::Model;
 use super::{Bench, Body, OPTIONS, decode, encode, sparse};
 use crate::machine::Machine;
 use crate::machine::ledger::Ledger;
-use crate::store::{FilterMaker, Manifest, MemoryStorage, sweep, write_checkpoint};
+use crate::store::{
+    FilterMaker, Manifest, ManifestRef, MemoryStorage, Snapshot, sweep, write_checkpoint,
+};
 
 /// Most results of a batch, of a lone filter, and of change events.
 const BATCH_CAP: usize = 8189;
@@ -104,14 +106,23 @@ struct World {
     bench: Bench,
     /// Of its filter; works every other step, so that it is behind now and then.
     maker: FilterMaker,
-    /// Never restored, never adopts a file; sees only the operations.
+    /// Never restored, and captured at once.
     plain: Ledger,
     model: Model,
     storage: MemoryStorage,
     plain_storage: MemoryStorage,
     checkpointed: u64,
+    under_way: Option<UnderWay>,
     era: u128,
     counts: Counts,
+}
+
+/// A checkpoint that is being captured, between steps.
+struct UnderWay {
+    op: u64,
+    snapshot: Box<dyn Snapshot>,
+    expected: ManifestRef,
+    publish: bool,
 }
 
 /// What a history has had.
@@ -151,6 +162,7 @@ impl World {
             storage: MemoryStorage::default(),
             plain_storage: MemoryStorage::default(),
             checkpointed: 0,
+            under_way: None,
             era: 0,
             counts: Counts::default(),
         }
@@ -411,6 +423,9 @@ impl World {
         if self.bench.op.is_multiple_of(2) {
             self.maker.work();
         }
+        if self.bench.op.is_multiple_of(3) {
+            self.bench.ledger.capture();
+        }
     }
 
     fn checkpoint(&mut self, publish: bool, restore: bool) {
@@ -419,27 +434,18 @@ impl World {
         if std::mem::replace(&mut self.checkpointed, op) == op {
             return;
         }
-        let mut snapshot = self.bench.ledger.whole_snapshot(op);
-        let reference =
-            write_checkpoint(&mut self.storage, op, &mut *snapshot, b"sessions").unwrap();
-        let manifest = Manifest::open(&self.storage, &reference).unwrap();
-        manifest.verify(&self.storage).unwrap();
-        // A replica that is never restarted writes the same.
-        let mut snapshot = self.plain.whole_snapshot(op);
+        self.finish_checkpoint();
+        // A replica that is never restarted, and captures all at once, writes the same.
+        let mut whole = self.plain.whole_snapshot(op);
         let elsewhere = &mut self.plain_storage;
-        assert_eq!(
-            write_checkpoint(elsewhere, op, &mut *snapshot, b"sessions").unwrap(),
-            reference
-        );
-        if publish || restore {
-            self.plain.published(op);
-        }
-        if publish {
-            self.bench.ledger.published(op);
-            sweep(&mut self.storage, &[reference]).unwrap();
-        }
+        self.under_way = Some(UnderWay {
+            op,
+            snapshot: self.bench.ledger.snapshot(op),
+            expected: write_checkpoint(elsewhere, op, &mut *whole, b"sessions").unwrap(),
+            publish: publish || restore,
+        });
         if restore {
-            sweep(&mut self.storage, &[reference]).unwrap();
+            let manifest = self.finish_checkpoint().expect("it has just begun");
             self.bench.ledger = Ledger::new(OPTIONS)
                 .restore(&self.storage, &manifest.files)
                 .unwrap();
@@ -448,8 +454,31 @@ impl World {
         }
     }
 
+    /// What happened since it began is not in it.
+    fn finish_checkpoint(&mut self) -> Option<Manifest> {
+        let UnderWay {
+            op,
+            mut snapshot,
+            expected,
+            publish,
+        } = self.under_way.take()?;
+        while !self.bench.ledger.capture() {}
+        let storage = &mut self.storage;
+        let reference = write_checkpoint(storage, op, &mut *snapshot, b"sessions").unwrap();
+        assert_eq!(reference, expected);
+        let manifest = Manifest::open(storage, &reference).unwrap();
+        manifest.verify(storage).unwrap();
+        if publish {
+            self.plain.published(op);
+            self.bench.ledger.published(op);
+            sweep(storage, &[reference]).unwrap();
+        }
+        Some(manifest)
+    }
+
     /// Every record, every event, and of every account everything.
     fn finish(mut self) -> Counts {
+        self.finish_checkpoint();
         let (accounts, transfers) = self.model.ids();
         for ids in accounts.chunks(1000) {
             assert_eq!(
