@@ -96,13 +96,16 @@ pub(super) fn size(accounts: &Capture<AccountRow>) -> u64 {
 const ROWS_AT_ONCE: usize = 512;
 
 /// Writes what has been captured; gives the files of this checkpoint, of which `former` are the last ones of
-/// the checkpoint before.
+/// the checkpoint before. If that one is of the same operation it has all there is: nothing is written.
 pub(super) fn write(
     storage: &mut dyn Storage,
     op: u64,
     accounts: &Capture<AccountRow>,
     former: &[FileEntry],
 ) -> Result<Vec<FileEntry>, StoreError> {
+    if former.last().is_some_and(|last| last.name.number == op) {
+        return Ok(former.to_vec());
+    }
     let turn = accounts.turn();
     let rows: Vec<(u32, &AccountRow)> = accounts.rows().collect();
     let (whole, changed): (Vec<_>, Vec<_>) = rows.iter().partition(|(row, _)| turn.is_whole(*row));

@@ -410,8 +410,10 @@ impl Ledger {
         let published: Vec<Written> = written.extract_if(.., |w| w.op <= op).collect();
         drop(written);
         for written in published {
-            self.files.accounts = written.account_files;
-            self.books.accounts.adopt(written.accounts);
+            if written.account_files != self.files.accounts {
+                self.books.accounts.adopt(written.accounts);
+                self.files.accounts = written.account_files;
+            }
             for mut file in written.transfers {
                 // A checkpoint captured before the former one was published has some files again.
                 if file.chunk == chunk_number(self.files.transfers.len()) {

@@ -19,7 +19,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::{Bench, Body, OPTIONS, account, decode, encode, pending, post, transfer, void};
 use crate::machine::Machine;
 use crate::machine::ledger::{Ledger, LedgerOptions, PULSE_EVENTS_MAX};
-use crate::store::{FileKind, FileName, Manifest, MemoryStorage, Storage, write_checkpoint};
+use crate::store::{Manifest, MemoryStorage, write_checkpoint};
 
 /// Reproducible numbers.
 struct Random(u64);
@@ -278,17 +278,6 @@ impl Recorder {
 
     fn checkpoint(&mut self, restore: bool) {
         let op = self.bench.op;
-        // There is one checkpoint of an operation at most.
-        let name = FileName::new(FileKind::Manifest, op);
-        if self
-            .storage
-            .list()
-            .unwrap()
-            .iter()
-            .any(|(known, _)| *known == name)
-        {
-            return;
-        }
         let mut snapshot = self.bench.ledger.whole_snapshot(op);
         let size = snapshot.size();
         let before = self.storage.bytes_written();

@@ -111,7 +111,6 @@ struct World {
     model: Model,
     storage: MemoryStorage,
     plain_storage: MemoryStorage,
-    checkpointed: u64,
     under_way: Option<UnderWay>,
     era: u128,
     counts: Counts,
@@ -161,7 +160,6 @@ impl World {
             model: Model::default(),
             storage: MemoryStorage::default(),
             plain_storage: MemoryStorage::default(),
-            checkpointed: 0,
             under_way: None,
             era: 0,
             counts: Counts::default(),
@@ -430,10 +428,6 @@ impl World {
 
     fn checkpoint(&mut self, publish: bool, restore: bool) {
         let op = self.bench.op;
-        // There is one checkpoint of an operation at most.
-        if std::mem::replace(&mut self.checkpointed, op) == op {
-            return;
-        }
         self.finish_checkpoint();
         // A replica that is never restarted, and captures all at once, writes the same.
         let mut whole = self.plain.whole_snapshot(op);
