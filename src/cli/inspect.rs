@@ -39,7 +39,9 @@ use self::journal::{JournalReport, OpRange, Selection};
 use self::sessions::SessionsReport;
 use self::source::Source;
 use self::superblock::SuperblockReport;
+use self::text::{heading, line};
 use self::verify::VerifyReport;
+use super::image::Image;
 use super::{Failure, say};
 
 /// Damage was found: the third exit code beside failure and usage.
@@ -51,7 +53,7 @@ pub(super) struct Arguments {
     /// Which files to show
     #[arg(value_enum, default_value_t = Part::All)]
     part: Part,
-    /// Data directory of a replica that is not running
+    /// Data directory of a replica that is not running, or an image made by `stampede backup`
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     /// Print one JSON document
@@ -130,11 +132,20 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     journal: Option<JournalReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    image_log: Option<ImageLogReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<CheckpointReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sessions: Option<SessionsReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verify: Option<VerifyReport>,
+}
+
+/// Of an image: what it has instead of a journal.
+#[derive(Debug, Serialize)]
+struct ImageLogReport {
+    path: String,
+    entries: usize,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -153,6 +164,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn examine(arguments: &Arguments) -> Result<Report, Failure> {
     let wants = |part| arguments.part == part || arguments.part == Part::All;
     let source = Source::open(&arguments.directory)?;
+    let is_image = Image::is_at(&arguments.directory);
+    let image = is_image
+        .then(|| Image::open(&arguments.directory))
+        .and_then(Result::ok);
     let mut problems = Vec::new();
 
     // The others cannot be read without it, so its problems always count.
@@ -167,13 +182,19 @@ fn examine(arguments: &Arguments) -> Result<Report, Failure> {
         problems: Vec::new(),
         superblock: wants(Part::Superblock).then_some(superblock),
         journal: None,
+        image_log: None,
         checkpoint: None,
         sessions: None,
         verify: None,
     };
     if let Some(state) = state {
         if wants(Part::Journal) {
-            report.journal = journal::examine(&source, &state, selection, &mut problems);
+            match &image {
+                Some(image) => report.image_log = image_log(image, &mut problems),
+                None => {
+                    report.journal = journal::examine(&source, &state, selection, &mut problems)
+                }
+            }
         }
         if wants(Part::Checkpoint) {
             report.checkpoint = Some(checkpoint::examine(&source, &state, &mut problems));
@@ -182,7 +203,12 @@ fn examine(arguments: &Arguments) -> Result<Report, Failure> {
             report.sessions = sessions::examine(&source, &state, &mut problems);
         }
         if arguments.part == Part::Verify {
-            report.verify = Some(verify::examine(&source, &state, &mut problems));
+            report.verify = Some(verify::examine(
+                &source,
+                &state,
+                image.as_ref(),
+                &mut problems,
+            ));
         }
     } else if arguments.part != Part::Superblock {
         let what = "cannot be read without a superblock: the identity and geometry of the journal, \
@@ -203,6 +229,15 @@ fn examine(arguments: &Arguments) -> Result<Report, Failure> {
     Ok(report)
 }
 
+fn image_log(image: &Image, problems: &mut Vec<Problem>) -> Option<ImageLogReport> {
+    let log = image.log();
+    let log = log.map_err(|failure| problems.push(Problem::damage("log", failure.message)));
+    log.ok().map(|log| ImageLogReport {
+        path: log.path.display().to_string(),
+        entries: log.len(),
+    })
+}
+
 impl Report {
     fn text(&self) -> String {
         let mut out = String::new();
@@ -211,6 +246,11 @@ impl Report {
         }
         if let Some(journal) = &self.journal {
             journal.write(&mut out);
+        }
+        if let Some(log) = &self.image_log {
+            heading(&mut out, "image log", &log.path);
+            line(&mut out, "entries", log.entries);
+            out.push('\n');
         }
         if let Some(checkpoint) = &self.checkpoint {
             checkpoint.write(&mut out);

@@ -14,6 +14,7 @@ mod bench;
 mod budget;
 mod drill;
 mod format;
+mod image;
 mod inspect;
 mod recover;
 mod restore;

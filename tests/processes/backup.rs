@@ -55,7 +55,14 @@ fn backup(cluster: &Cluster, replica: usize, image: &Path) -> String {
     let from = cluster.replicas[replica].directory.display().to_string();
     let (done, text) = stampede(&["backup", &from, &image.display().to_string()]);
     assert!(done, "{text}");
+    let (sound, verified) = verify(image);
+    assert!(sound && verified.contains("all hold"), "{verified}");
     text
+}
+
+/// Every checksum of an image, and every invariant of what a restore of it would be.
+fn verify(image: &Path) -> (bool, String) {
+    stampede(&["inspect", "verify", &image.display().to_string()])
 }
 
 /// What was acknowledged before the image was taken is in the cluster.
@@ -185,4 +192,6 @@ fn what_is_no_image_is_refused() {
     backup(&cluster, 0, &image);
     std::fs::write(image.join("log-00000000000000000000"), [7; 100]).unwrap();
     assert!(restore(&image.display().to_string()).contains("take another image"));
+    let (sound, text) = verify(&image);
+    assert!(!sound && text.contains("take another image"), "{text}");
 }

@@ -11,6 +11,7 @@ use super::sessions;
 use super::source::Source;
 use super::text::{heading, line};
 use super::{Problem, Severity};
+use crate::cli::image::Image;
 use crate::cli::size::Size;
 use crate::machine::Machine;
 use crate::machine::ledger::Ledger;
@@ -22,12 +23,12 @@ const PART: &str = "verify";
 /// See the module.
 #[derive(Debug, Serialize)]
 pub(super) struct VerifyReport {
-    /// Good entries of the journal.
+    /// Good entries of the journal, or of an image's log.
     journal_entries: u64,
     /// Of the checkpoint; its bytes.
     files: usize,
     bytes: u64,
-    /// What the ledger holds as of the checkpoint; `None` if it could not be restored.
+    /// What the ledger holds as of the checkpoint, or at the end of an image's log; `None` if it could not be restored.
     ledger: Option<LedgerReport>,
 }
 
@@ -42,38 +43,71 @@ struct LedgerReport {
     broken: u64,
 }
 
-pub(super) fn examine(source: &Source, state: &State, problems: &mut Vec<Problem>) -> VerifyReport {
-    let all = OpRange::parse("..")
-        .ok()
-        .map(|ops| Selection { ops, limit: 1 });
-    let journal = all.and_then(|all| journal::examine(source, state, all, problems));
+pub(super) fn examine(
+    source: &Source,
+    state: &State,
+    image: Option<&Image>,
+    problems: &mut Vec<Problem>,
+) -> VerifyReport {
+    let journal_entries = match image {
+        Some(image) => super::image_log(image, problems).map(|log| log.entries as u64),
+        None => {
+            let all = OpRange::parse("..").ok();
+            let all = all.map(|ops| Selection { ops, limit: 1 });
+            let journal = all.and_then(|all| journal::examine(source, state, all, problems));
+            journal.map(|journal| journal.entries)
+        }
+    };
     let before = problems.len();
     let checkpoint = checkpoint::examine(source, state, problems);
     sessions::examine(source, state, problems);
     let whole = problems.len() == before;
     let ledger = if whole {
-        ledger(source, state, problems)
+        ledger(source, state, image, problems)
     } else {
         None
     };
     VerifyReport {
-        journal_entries: journal.map_or(0, |journal| journal.entries),
+        journal_entries: journal_entries.unwrap_or(0),
         files: checkpoint.files.len(),
         bytes: checkpoint.files.iter().map(|file| file.size).sum(),
         ledger,
     }
 }
 
-fn ledger(source: &Source, state: &State, problems: &mut Vec<Problem>) -> Option<LedgerReport> {
-    let manifest = checkpoint::manifest(source, state).ok().flatten()?;
+fn ledger(
+    source: &Source,
+    state: &State,
+    image: Option<&Image>,
+    problems: &mut Vec<Problem>,
+) -> Option<LedgerReport> {
+    let manifest = checkpoint::manifest(source, state).ok()?;
     let storage: &dyn Storage = &source.checkpoints();
-    let restored = Ledger::default().restore(storage, &manifest.files);
+    let restored = match (manifest, image) {
+        (Some(manifest), _) => Ledger::default().restore(storage, &manifest.files),
+        // All of it is in the log.
+        (None, Some(_)) => Ok(Ledger::default()),
+        (None, None) => return None,
+    };
     let ledger = restored
         .map_err(|error| problems.push(checkpoint::store_problem(PART, &error)))
         .ok()?;
+    let (ledger, op, help) = match image {
+        None => {
+            let help = "restore this replica from another one (`stampede recover`)";
+            (ledger, state.checkpoint_op, help)
+        }
+        Some(image) => {
+            let replayed = image.replay(ledger);
+            let replay = replayed
+                .map_err(|failure| problems.push(Problem::damage(PART, failure.message)))
+                .ok()?;
+            (replay.machine, replay.op, "take another image")
+        }
+    };
     let found = ledger.verify();
     for what in &found.broken {
-        let what = format!("{what}: restore this replica from another one (`stampede recover`)");
+        let what = format!("{what}: {help}");
         problems.push(Problem::damage(PART, what));
     }
     if found.broken_more > 0 {
@@ -85,7 +119,7 @@ fn ledger(source: &Source, state: &State, problems: &mut Vec<Problem>) -> Option
         });
     }
     Some(LedgerReport {
-        op: manifest.op,
+        op,
         accounts: found.accounts,
         transfers: found.transfers,
         failed_ids: found.failed_ids,
