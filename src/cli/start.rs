@@ -144,10 +144,14 @@ fn run_once(
     let start = Instant::now();
     let populating = std::thread::spawn({
         let pool = pool.clone();
-        move || runtime::populate(&pool)
+        move || {
+            host::give_way();
+            runtime::populate(&pool)
+        }
     });
     let life = random_life()?;
     // The checkpoint and the journal at once: neither keeps two cores or the disk busy.
+    // A thread that has given way stays behind, so this one does neither.
     let opened = std::thread::scope(|scope| {
         let restoring = scope.spawn(|| {
             host::give_way();
@@ -157,7 +161,14 @@ fn run_once(
             Ok(restored) => restored,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        open(state, life, restored, &mut segments, &pool)
+        let opening = scope.spawn(|| {
+            host::give_way();
+            open(state, life, restored, &mut segments, &pool)
+        });
+        match opening.join() {
+            Ok(opened) => opened,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     });
     let opened = opened
         .map_err(|error| Failure::new(format!("cannot open {}: {error}", data.path().display())))?;

@@ -54,7 +54,7 @@ pub fn block_device(path: &Path) -> Option<BlockDevice> {
 /// Lets other threads of this machine go first, from here to the end of this one: for work that a starting
 /// replica has to do while others serve. Best effort.
 pub fn give_way() {
-    const NICE: libc::c_int = 5;
+    const NICE: libc::c_int = 10;
     // SAFETY: changes how this thread is scheduled, and no memory. On Linux the number 0 of a process
     // means the calling thread.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
