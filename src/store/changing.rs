@@ -58,9 +58,18 @@ struct UnderWay<T> {
     to: Arc<OnceLock<Rows<T>>>,
 }
 
-/// Rows and their numbers, in no order.
+/// What was copied.
 #[derive(Debug)]
 struct Rows<T> {
+    /// In slices: ascending.
+    swept: Numbered<T>,
+    /// Before somebody changed them.
+    saved: Numbered<T>,
+}
+
+/// Rows and their numbers.
+#[derive(Debug)]
+struct Numbered<T> {
     numbers: Vec<u32>,
     rows: Vec<T>,
 }
@@ -125,15 +134,36 @@ impl<T: Plain> Capture<T> {
         self.count
     }
 
-    /// The rows in order, with their numbers. Panics while they are being copied: a capture is read when
-    /// [`Changing::go_on`] has said that it is complete.
-    pub fn rows(&self) -> impl Iterator<Item = (u32, &T)> {
-        let Rows { numbers, rows } = self.rows.get().expect("the capture is complete");
-        let mut order: Vec<(u32, u32)> = numbers.iter().copied().zip(0..).collect();
-        order.sort_unstable();
-        order
-            .into_iter()
-            .map(|(number, place)| (number, &rows[place as usize]))
+    /// The rows in order. Panics while they are being copied: a capture is read when [`Changing::go_on`] has
+    /// said that it is complete.
+    pub fn rows(&self) -> OrderedRows<'_, T> {
+        let rows = self.rows.get().expect("the capture is complete");
+        let mut saved: Vec<(u32, u32)> = rows.saved.numbers.iter().copied().zip(0..).collect();
+        saved.sort_unstable();
+        OrderedRows { rows, saved }
+    }
+}
+
+/// The rows of a capture, in order of their numbers.
+#[derive(Debug)]
+pub struct OrderedRows<'a, T> {
+    rows: &'a Rows<T>,
+    /// Of those that were saved, numbers and places.
+    saved: Vec<(u32, u32)>,
+}
+
+impl<T> OrderedRows<'_, T> {
+    /// The rows and their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let Rows { swept, saved } = self.rows;
+        let mut swept = swept.numbers.iter().copied().zip(&swept.rows).peekable();
+        let saved_row = |&(number, place): &(u32, u32)| (number, &saved.rows[place as usize]);
+        let mut saved = self.saved.iter().map(saved_row).peekable();
+        std::iter::from_fn(move || match (swept.peek(), saved.peek()) {
+            (Some((a, _)), Some((b, _))) if b < a => saved.next(),
+            (Some(_), _) => swept.next(),
+            (None, _) => saved.next(),
+        })
     }
 }
 
@@ -207,7 +237,8 @@ impl<T: Plain> Changing<T> {
     fn save(&mut self, row: u32) {
         if self.due.take(row) {
             let under_way = self.under_way.as_mut().expect("rows are due");
-            under_way.add(row, self.table.row(row));
+            under_way.rows.saved.add(row, self.table.row(row));
+            under_way.left -= 1;
         }
     }
 
@@ -236,8 +267,8 @@ impl<T: Plain> Changing<T> {
         self.due.set_all(turn.rows_before..turn.rows);
         let count = self.due.count();
         let mut rows = self.recycled();
-        rows.numbers.reserve(count as usize);
-        rows.rows.reserve(count as usize);
+        rows.swept.numbers.reserve(count as usize);
+        rows.swept.rows.reserve(count as usize);
         let to = Arc::new(OnceLock::new());
         self.under_way = Some(UnderWay {
             rows,
@@ -272,7 +303,8 @@ impl<T: Plain> Changing<T> {
                 )]
                 let row = word as u32 * u64::BITS + bits.trailing_zeros();
                 bits &= bits - 1;
-                under_way.add(row, self.table.row(row));
+                under_way.rows.swept.add(row, self.table.row(row));
+                under_way.left -= 1;
             }
             under_way.word += 1;
         }
@@ -298,17 +330,10 @@ impl<T: Plain> Changing<T> {
     fn recycled(&mut self) -> Rows<T> {
         let last = self.last.take().and_then(Arc::into_inner);
         let rows = last.and_then(OnceLock::into_inner);
-        rows.map_or(
-            Rows {
-                numbers: Vec::new(),
-                rows: Vec::new(),
-            },
-            |mut rows| {
-                rows.numbers.clear();
-                rows.rows.clear();
-                rows
-            },
-        )
+        let mut rows = rows.unwrap_or_default();
+        rows.swept.clear();
+        rows.saved.clear();
+        rows
     }
 }
 
@@ -319,11 +344,33 @@ const SLICES: u32 = 16;
 /// Half a mebibyte of 128-byte rows: some tens of microseconds.
 const SLICE_ROWS_MIN: u32 = if cfg!(test) { 64 } else { 4096 };
 
-impl<T: Plain> UnderWay<T> {
+impl<T> Default for Rows<T> {
+    fn default() -> Self {
+        Self {
+            swept: Numbered::default(),
+            saved: Numbered::default(),
+        }
+    }
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self {
+            numbers: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+}
+
+impl<T: Plain> Numbered<T> {
     fn add(&mut self, row: u32, value: &T) {
-        self.rows.numbers.push(row);
-        self.rows.rows.push(*value);
-        self.left -= 1;
+        self.numbers.push(row);
+        self.rows.push(*value);
+    }
+
+    fn clear(&mut self) {
+        self.numbers.clear();
+        self.rows.clear();
     }
 }
 
@@ -437,7 +484,11 @@ mod tests {
     }
 
     fn complete(capture: &Capture<u128>) -> (Turn, Vec<(u32, u128)>) {
-        let rows: Vec<(u32, u128)> = capture.rows().map(|(row, value)| (row, *value)).collect();
+        let rows: Vec<(u32, u128)> = capture
+            .rows()
+            .iter()
+            .map(|(row, value)| (row, *value))
+            .collect();
         assert!(rows.is_sorted_by_key(|(row, _)| row));
         assert_eq!(rows.len(), capture.count() as usize);
         let whole = rows.iter().filter(|(row, _)| capture.turn().is_whole(*row));

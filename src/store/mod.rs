@@ -42,7 +42,7 @@ mod error;
 mod postings_test;
 
 pub use blob::Blob;
-pub use changing::{Capture, Changing, TURNS, Turn};
+pub use changing::{Capture, Changing, OrderedRows, TURNS, Turn};
 pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
 pub use copy::SealedCopy;
 pub use damage::Damage;

@@ -15,7 +15,8 @@ use super::books::Books;
 use super::row::AccountRow;
 use super::snapshot::Counts;
 use crate::store::{
-    Capture, FileEntry, FileKind, FileName, SealedFile, SealedWriter, Storage, StoreError, TURNS,
+    Capture, FileEntry, FileKind, FileName, Plain, SealedFile, SealedWriter, Storage, StoreError,
+    TURNS,
 };
 
 const SECTION_HEAD: u32 = 1;
@@ -107,8 +108,9 @@ pub(super) fn write(
         return Ok(former.to_vec());
     }
     let turn = accounts.turn();
-    let rows: Vec<(u32, &AccountRow)> = accounts.rows().collect();
-    let (whole, changed): (Vec<_>, Vec<_>) = rows.iter().partition(|(row, _)| turn.is_whole(*row));
+    let rows = accounts.rows();
+    let whole = || rows.iter().filter(|(row, _)| turn.is_whole(*row));
+    let changed = rows.iter().filter(|(row, _)| !turn.is_whole(*row));
     let mut file = SealedWriter::create(storage, FileName::new(FileKind::Accounts, op))?;
     file.section(SECTION_HEAD)?;
     let head = AccountsHead {
@@ -118,26 +120,31 @@ pub(super) fn write(
     };
     file.write(head.as_bytes())?;
     file.section(SECTION_NUMBERS)?;
-    for rows in whole.chunks(ROWS_AT_ONCE) {
-        let numbers: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
-        file.write(numbers.as_bytes())?;
-    }
+    write_rows(&mut file, whole().map(|(row, _)| row))?;
     file.section(SECTION_ROWS)?;
-    for rows in whole.chunks(ROWS_AT_ONCE) {
-        let rows: Vec<AccountRow> = rows.iter().map(|(_, account)| **account).collect();
-        file.write(rows.as_bytes())?;
-    }
+    write_rows(&mut file, whole().map(|(_, account)| *account))?;
     file.section(SECTION_CHANGES)?;
-    for rows in changed.chunks(ROWS_AT_ONCE) {
-        let changes = rows
-            .iter()
-            .map(|(row, account)| AccountChange::of(*row, account));
-        file.write(changes.collect::<Vec<_>>().as_bytes())?;
-    }
+    let changes = changed.map(|(row, account)| AccountChange::of(row, account));
+    write_rows(&mut file, changes)?;
     let kept = (former.len() + 1).saturating_sub(FILES_MAX);
     let mut files = former[kept..].to_vec();
     files.push(file.finish()?);
     Ok(files)
+}
+
+fn write_rows<T: Plain>(
+    file: &mut SealedWriter,
+    mut rows: impl Iterator<Item = T>,
+) -> Result<(), StoreError> {
+    let mut some = Vec::with_capacity(ROWS_AT_ONCE);
+    loop {
+        some.extend(rows.by_ref().take(ROWS_AT_ONCE));
+        if some.is_empty() {
+            return Ok(());
+        }
+        file.write(some.as_bytes())?;
+        some.clear();
+    }
 }
 
 const FILES_MAX: usize = TURNS as usize;
