@@ -46,6 +46,7 @@ pub struct Changing<T> {
     adopted: Option<Turn>,
     /// What the last capture holds.
     latest: Option<Turn>,
+    captures: u64,
 }
 
 #[derive(Debug)]
@@ -83,6 +84,8 @@ pub struct Turn {
     pub rows: u32,
     pub rows_before: u32,
     block_rows_log2: u32,
+    /// Of this capture, adopted or not.
+    serial: u64,
 }
 
 impl Turn {
@@ -180,6 +183,7 @@ impl<T: Plain> Changing<T> {
             last: None,
             adopted: None,
             latest: None,
+            captures: 0,
         }
     }
 
@@ -252,6 +256,7 @@ impl<T: Plain> Changing<T> {
                 .chunk_rows()
                 .ilog2()
                 .saturating_sub(CHUNK_BLOCKS_LOG2),
+            serial: self.captures,
         }
     }
 
@@ -259,6 +264,7 @@ impl<T: Plain> Changing<T> {
     /// is not complete never will be.
     pub fn capture(&mut self) -> Capture<T> {
         let turn = self.next_turn();
+        self.captures += 1;
         self.captured.take_all(&mut self.changed);
         self.due.copy_from(&self.captured);
         for rows in turn.blocks() {
@@ -337,8 +343,8 @@ impl<T: Plain> Changing<T> {
     }
 }
 
-/// A capture is copied in so many slices, or fewer: a checkpoint's first sixteenth is time enough for what
-/// else it writes.
+/// A capture is copied in so many slices, or fewer. More of them would end when the checkpoint should have been
+/// written; with fewer, each would be felt.
 const SLICES: u32 = 16;
 
 /// Half a mebibyte of 128-byte rows: some tens of microseconds.
