@@ -97,6 +97,7 @@ mutants! {
     // Checkpoints.
     StartsTooLate: "a restart begins to read the journal one entry too late", "an off-by-one at the checkpoint";
     SweepsTooEarly: "files of the checkpoint in force are removed while the next is written", "garbage collection before the commit";
+    CapturesLate: "what changes while a checkpoint is captured is in it as it is then", "a fuzzy snapshot without copies";
     CheckpointNotSynced: "a checkpoint is referred to before the names of its files are durable", "Pillai et al. 2014, directories not synced";
     // State transfer.
     TransferNotSynced: "a fetched checkpoint is referred to before the names of its files are durable", "Pillai et al. 2014";

@@ -114,7 +114,7 @@ fn trial_of(mutant: Mutant) -> Trial {
         }
         Mutant::JoinsTooEarly => JOIN,
         Mutant::LogViewTooEarly => REJOINS,
-        Mutant::SweepsTooEarly | Mutant::CheckpointNotSynced => CHECKPOINTS,
+        Mutant::SweepsTooEarly | Mutant::CapturesLate | Mutant::CheckpointNotSynced => CHECKPOINTS,
         Mutant::StartsTooLate => ALONE,
         Mutant::NeverBeyondReach | Mutant::TransferNotSynced => TRANSFER,
         Mutant::TransferNotVerified => BAD_DONOR,

@@ -195,7 +195,7 @@ fn small_checkpoint() -> (MemoryStorage, ManifestRef, u128) {
         .collect();
     apply(&mut ledger, 2, Operation::CreateTransfers, &transfers);
     let mut storage = MemoryStorage::default();
-    let mut snapshot = ledger.snapshot(2);
+    let mut snapshot = ledger.whole_snapshot(2);
     let reference = write_checkpoint(&mut storage, 2, &mut *snapshot, b"sessions")
         .expect("memory does not fail");
     (storage, reference, ledger.digest())

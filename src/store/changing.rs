@@ -20,6 +20,7 @@ use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
 use super::table::{Plain, Table};
+use crate::mutant::Mutant;
 
 /// So many captures in a row hold every row.
 pub const TURNS: u32 = 8;
@@ -239,7 +240,7 @@ impl<T: Plain> Changing<T> {
     /// The row is about to change; a capture may want it as it is.
     #[inline(never)]
     fn save(&mut self, row: u32) {
-        if self.due.take(row) {
+        if !Mutant::CapturesLate.is_on() && self.due.take(row) {
             let under_way = self.under_way.as_mut().expect("rows are due");
             under_way.rows.saved.add(row, self.table.row(row));
             under_way.left -= 1;

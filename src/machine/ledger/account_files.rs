@@ -177,8 +177,8 @@ pub(super) fn restore(
         let &[head] = heads.as_slice() else {
             return Err(file.damaged(0, "there is not one head of accounts"));
         };
-        if head.accounts > counts.accounts || number.is_some_and(|former| former + 1 != head.number)
-        {
+        let follows = number.is_none_or(|former: u64| former.checked_add(1) == Some(head.number));
+        if !follows || head.number == u64::MAX || head.accounts > counts.accounts {
             return Err(file.damaged(0, "it does not follow the file of accounts before it"));
         }
         number = Some(head.number);

@@ -265,7 +265,8 @@ struct Written {
     op: u64,
     /// All of this checkpoint's.
     account_files: Vec<FileEntry>,
-    accounts: Turn,
+    /// `None` if these are the former checkpoint's, which was of the same operation.
+    accounts: Option<Turn>,
     transfers: Vec<ChunkFile>,
     failed: Vec<ChunkFile>,
     expired: Vec<ChunkFile>,
@@ -410,9 +411,9 @@ impl Ledger {
         let published: Vec<Written> = written.extract_if(.., |w| w.op <= op).collect();
         drop(written);
         for written in published {
-            if written.account_files != self.files.accounts {
-                self.books.accounts.adopt(written.accounts);
-                self.files.accounts = written.account_files;
+            self.files.accounts = written.account_files;
+            if let Some(turn) = written.accounts {
+                self.books.accounts.adopt(turn);
             }
             for mut file in written.transfers {
                 // A checkpoint captured before the former one was published has some files again.
@@ -503,7 +504,7 @@ impl Snapshot for LedgerSnapshot {
         let mut written = Written {
             op: self.op,
             account_files: Vec::new(),
-            accounts: self.accounts.turn(),
+            accounts: None,
             transfers: Vec::new(),
             failed: Vec::new(),
             expired: Vec::new(),
@@ -571,6 +572,8 @@ impl Snapshot for LedgerSnapshot {
 
         written.account_files =
             account_files::write(storage, self.op, &self.accounts, &self.account_files)?;
+        let is_new = written.account_files != self.account_files;
+        written.accounts = is_new.then(|| self.accounts.turn());
 
         let mut file = SealedWriter::create(storage, FileName::new(FileKind::Ledger, self.op))?;
         file.section(SECTION_COUNTS)?;
