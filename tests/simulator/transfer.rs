@@ -130,8 +130,9 @@ fn runs_of_ids_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
     let mut cluster = Simulation::new(options, 7)?;
     assert!(cluster.run_until(SOON, |c| c.primary().is_some())?);
     // Sixteen segments make a run.
+    let mut rounds = 0..100;
     while (0..3).any(|replica| cluster.segments(replica) < 3 * 16) {
-        assert!(answers(&mut cluster, 50)?);
+        assert!(rounds.next().is_some() && answers(&mut cluster, 50)?);
     }
     for replica in 0..3 {
         assert!(cluster.damage_run(replica, replica.into(), 1));
