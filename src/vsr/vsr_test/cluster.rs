@@ -91,6 +91,22 @@ pub(super) struct Client {
     pub(super) done: u32,
 }
 
+/// One of so many replicas, without standbys, a checkpoint or an end of the journal.
+pub(super) fn config(replica: u8, replica_count: u8) -> Config {
+    Config {
+        cluster: CLUSTER,
+        replica,
+        replica_count,
+        standby_count: 0,
+        journal_bytes: u64::MAX,
+        checkpoint_bytes: u64::MAX,
+        operation_register: REGISTER,
+        operation_pulse: PULSE,
+        is_write: |_| true,
+        pulse_events: 0,
+    }
+}
+
 /// The log as the frames make it: whole, then what is damaged is taken out again. (What a real scan can
 /// know of it is `replica::scan`'s business.)
 pub(super) fn recovered(disk: &Disk) -> Recovered {
@@ -207,16 +223,8 @@ impl Cluster {
     pub(super) fn start(&mut self, index: usize) {
         let count = u8::try_from(self.nodes.len()).unwrap();
         let config = Config {
-            cluster: CLUSTER,
-            replica: u8::try_from(index).unwrap(),
-            replica_count: self.replicas,
             standby_count: count - self.replicas,
-            journal_bytes: u64::MAX,
-            checkpoint_bytes: u64::MAX,
-            operation_register: REGISTER,
-            operation_pulse: PULSE,
-            is_write: |_| true,
-            pulse_events: 0,
+            ..config(u8::try_from(index).unwrap(), self.replicas)
         };
         let node = &mut self.nodes[index];
         let mut vsr = Vsr::new(config, node.pool.clone(), recovered(&node.disk));

@@ -4,7 +4,7 @@
 //! and believes. Whole clusters are in `vsr_test`.
 
 use super::super::*;
-use super::cluster::{CLUSTER, Disk, PULSE, REGISTER, control, recovered};
+use super::cluster::{CLUSTER, Disk, config, control, recovered};
 use crate::message::PoolConfig;
 
 fn at(now: u64) -> Time {
@@ -41,19 +41,7 @@ fn comes_back(replica: u8, log_view: u32, base: Op, entries: &[u128], commit: Op
         large: 0,
         huge_pages: false,
     });
-    let config = Config {
-        cluster: CLUSTER,
-        replica,
-        replica_count: 3,
-        standby_count: 0,
-        journal_bytes: u64::MAX,
-        checkpoint_bytes: u64::MAX,
-        operation_register: REGISTER,
-        operation_pulse: PULSE,
-        is_write: |_| true,
-        pulse_events: 0,
-    };
-    Vsr::new(config, pool.unwrap(), recovered)
+    Vsr::new(config(replica, 3), pool.unwrap(), recovered)
 }
 
 /// What a replica says to an event, as replica 1 would say it.
