@@ -4,7 +4,8 @@
 //! that have the same checksum at an operation have the same log up to there. A prepare that does not
 //! continue the chain is not appended, so the log has no holes but those that damage to the disk made
 //! in it: such an entry is *missing*. It is part of the log all the same, and what it was is known
-//! from the entry after it, which names its checksum; of several missing in a row, only the last.
+//! from the entry after it, which names its checksum; of several missing in a row, only the last; of one at
+//! the end of the log, nothing, until the view's primary says it.
 //!
 //! ```text
 //!       base                        committed          head
@@ -138,6 +139,19 @@ impl Log {
     /// The operations whose prepares are not on this disk, ascending.
     pub fn missing(&self) -> impl ExactSizeIterator<Item = Op> + '_ {
         self.missing.iter().copied()
+    }
+
+    /// Nobody has said yet what the last entry was, so nothing can be known to continue it.
+    pub fn ends_unnamed(&self) -> bool {
+        self.entries.back().is_some_and(|e| e.checksum == UNKNOWN)
+    }
+
+    /// Somebody knows what the entry at `op` was: of use where nobody has said that yet.
+    pub fn name(&mut self, op: Op, checksum: u128) {
+        if self.is_missing(op) && self.checksum(op).is_none() {
+            let index = usize::try_from(op - self.base - 1).expect("entries are in memory");
+            self.entries[index] = Entry::missing(checksum);
+        }
     }
 
     /// The prepare at `op` cannot be read back.
@@ -278,6 +292,22 @@ mod tests {
         assert_eq!(log.missing().collect::<Vec<_>>(), [2]);
         log.trim(2);
         assert_eq!(log.missing().count(), 0);
+    }
+
+    #[test]
+    fn a_name_is_for_an_entry_that_has_none() {
+        let mut log = Log::new(10, 100, 0);
+        assert!(!log.ends_unnamed());
+        log.push(entry(101));
+        log.push_missing(102);
+        log.push_missing(UNKNOWN);
+        assert!(log.ends_unnamed());
+        for op in 10..=14 {
+            log.name(op, u128::from(op) + 90);
+        }
+        assert_eq!(log.suffix(), (11, vec![101, 102, 103]));
+        assert!(!log.ends_unnamed());
+        assert_eq!(log.missing().collect::<Vec<_>>(), [12, 13]);
     }
 
     #[test]

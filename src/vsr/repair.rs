@@ -56,7 +56,8 @@ impl Vsr {
     }
 
     /// Compares own entries with checksums of the view's log. The chain makes one agreement prove
-    /// everything before it; the first disagreement after that is where the logs part.
+    /// everything before it; the first disagreement after that is where the logs part. A last entry that
+    /// is in both, and of which nothing is left here, learns what it was.
     fn compare(&mut self, first: Op, checksums: &[u128]) {
         if let Some(agreed) = self.log.last_agreement(first, checksums) {
             self.verify_up_to(agreed);
@@ -65,6 +66,12 @@ impl Vsr {
         let parts = self.verified + 1;
         if parts >= first && parts < last && parts <= self.log.head() {
             self.truncate(self.verified);
+        }
+        let mut known = (first..=self.verified).zip(checksums);
+        if self.log.ends_unnamed()
+            && let Some((op, checksum)) = known.find(|(op, _)| *op == self.log.head())
+        {
+            self.log.name(op, *checksum);
         }
         self.expect(first, checksums);
     }
@@ -117,6 +124,10 @@ impl Vsr {
             (Some(target), _) if head > self.verified => {
                 let to = head.min(self.verified + SUFFIX_MAX as u64);
                 (self.verified + 1, to, target.donor, HEADERS_ONLY)
+            }
+            // Committed, and lost: what it was, only the view's log says.
+            (Some(target), _) if self.log.ends_unnamed() => {
+                (head, head, target.donor, HEADERS_ONLY)
             }
             (Some(target), _) => (head + 1, target.op, self.repair_donor, 0),
             (None, Status::Normal) if !self.is_primary() => {
@@ -265,7 +276,8 @@ impl Vsr {
                 self.compare(first, checksums);
                 // Not even the first that the other knows: what lies before it would have to be
                 // compared, and has left its journal.
-                self.beyond_reach = first > self.verified + 1;
+                let unnamed = self.log.ends_unnamed() && first > self.log.head();
+                self.beyond_reach = first > self.verified + 1 || unnamed;
                 self.commit_verified(effects);
                 self.complete_if_reconciled(now, effects);
                 self.repair(now, effects);

@@ -5,6 +5,7 @@
 
 use super::super::*;
 use super::cluster::{CLUSTER, Disk, config, control, recovered};
+use crate::limits::SUFFIX_MAX;
 use crate::message::PoolConfig;
 
 fn at(now: u64) -> Time {
@@ -36,7 +37,7 @@ fn comes_back(replica: u8, log_view: u32, base: Op, entries: &[u128], commit: Op
     }
     (recovered.checkpoint_op, recovered.commit) = (base, commit);
     let pool = Pool::new(&PoolConfig {
-        small: 64,
+        small: 256,
         medium: 0,
         large: 0,
         huge_pages: false,
@@ -198,6 +199,89 @@ fn an_entry_that_nobody_has_any_more_is_not_needed_once_its_checkpoint_is_there(
     let (op, trimmed) = (3, 0);
     answers(&mut vsr, Event::Checkpointed { op, trimmed });
     assert_eq!((vsr.status(), vsr.durable()), (Status::Normal, 3));
+}
+
+/// A prepare of view 0 for each operation up to `last`, in a chain after the entry with the checksum 1000.
+fn chain(vsr: &Vsr, last: Op) -> Vec<Message> {
+    let mut parent = 1000;
+    let prepares = (1..=last).map(|op| {
+        let mut prepare = vsr.pool.acquire(0).unwrap();
+        let mut header = Header::new(Command::Prepare, CLUSTER, 1, 0);
+        (header.op, header.parent, header.timestamp) = (op, parent, op);
+        prepare.fill(header, &[]);
+        parent = prepare.header().checksum;
+        prepare.freeze()
+    });
+    prepares.collect()
+}
+
+#[test]
+fn a_committed_end_of_the_log_that_is_lost_is_fetched_once_the_view_has_named_it() {
+    // The view's log ends there, or shortly after; or so far after that its last checksums do not reach
+    // back, and are asked for.
+    for last in [4, 9, SUFFIX_MAX as u64 + 9] {
+        let mut vsr = comes_back(2, 0, 0, &[], 0);
+        let prepares = chain(&vsr, last);
+        let checksums: Vec<u128> = prepares.iter().map(|p| p.header().checksum).collect();
+        for prepare in &prepares[..3] {
+            vsr.log.push(Entry::of(prepare.header()));
+        }
+        vsr.log.push_missing(UNKNOWN);
+        (vsr.commit, vsr.written, vsr.unsure_from) = (4, 4, Some(4));
+        vsr.update_durable();
+        vsr.set_journal_free(1 << 20);
+
+        let suffix = checksums.len().saturating_sub(SUFFIX_MAX);
+        let mut view = vsr.pool.acquire(SUFFIX_MAX * 16).unwrap();
+        let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+        (header.op, header.commit) = (last, last);
+        header.context = *checksums.last().unwrap();
+        view.fill(header, &body_of(&checksums[suffix..]));
+        let asked = answers(&mut vsr, Event::Message(view.freeze()));
+        if suffix > 3 {
+            let mut headers = vsr.pool.acquire(16).unwrap();
+            let mut header = Header::new(Command::Headers, CLUSTER, 1, 1);
+            assert_eq!((asked[0].header().op, asked[0].header().commit), (4, 4));
+            header.op = 4;
+            headers.fill(header, &body_of(&checksums[3..4]));
+            answers(&mut vsr, Event::Message(headers.freeze()));
+        }
+        assert!(!vsr.is_beyond_reach());
+        let asked = answers(&mut vsr, Event::Tick);
+        let mut asked = asked.iter().map(Message::header);
+        let asks = asked.any(|h| h.command() == Some(Command::GetPrepares) && h.op == 4);
+        assert!(asks, "of {last}");
+        for prepare in &prepares[3..] {
+            answers(&mut vsr, Event::Message(prepare.clone()));
+        }
+        answers(&mut vsr, Event::Restored { op: 4 });
+        assert_eq!(vsr.log.missing().count(), 0);
+        // What comes next belongs to the view's log as far as its last checksums reach back.
+        assert_eq!(vsr.head(), if suffix > 3 { 4 } else { last });
+    }
+}
+
+#[test]
+fn a_lost_end_of_the_log_that_the_others_have_trimmed_is_beyond_reach() {
+    for (first, beyond) in [(1, false), (2, true)] {
+        let mut vsr = comes_back(2, 0, 0, &[], 0);
+        let prepares = chain(&vsr, 9);
+        let checksum = |op: Op| prepares[usize::try_from(op).unwrap() - 1].header().checksum;
+        vsr.log.push_missing(UNKNOWN);
+        (vsr.commit, vsr.written, vsr.unsure_from) = (1, 1, Some(1));
+        vsr.update_durable();
+        let mut view = vsr.pool.acquire(16).unwrap();
+        let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+        (header.op, header.commit, header.context) = (9, 9, checksum(9));
+        view.fill(header, &body_of(&[checksum(9)]));
+        answers(&mut vsr, Event::Message(view.freeze()));
+        let mut headers = vsr.pool.acquire(16).unwrap();
+        let mut header = Header::new(Command::Headers, CLUSTER, 1, 1);
+        (header.op, header.commit) = (first, first - 1);
+        headers.fill(header, &body_of(&[checksum(first)]));
+        answers(&mut vsr, Event::Message(headers.freeze()));
+        assert_eq!(vsr.is_beyond_reach(), beyond);
+    }
 }
 
 #[test]
