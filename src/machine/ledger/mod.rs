@@ -128,8 +128,8 @@ pub struct RowsMax {
     pub failed: u32,
 }
 
-/// Four million ids: runs are few, and what waits for a run fits 100 MiB.
-const RUN_CHUNKS_LOG2: u32 = 6;
+/// Two million ids: what waits for a run fits 50 MiB, and of a hundred million transfers there are 48 runs.
+const RUN_CHUNKS_LOG2: u32 = 5;
 
 /// Good for 170 million ids; it is smaller while there are fewer.
 pub const FILTER_SIZE_DEFAULT: u64 = 256 << 20;

@@ -5,7 +5,7 @@
 //!                        the openings of the period that ended with it
 //!   expired-<chunk>      the same of expiries, which are not packed
 //!   failed-ids-<chunk>   a full chunk of failed ids
-//!   transfer-run-<run>   the ids of 64 full chunks of transfers, by hash
+//!   transfer-run-<run>   the ids of 32 full chunks of transfers, by hash
 //!   failed-run-<run>     the same of failed ids
 //!   accounts-<op>        what has changed of accounts, see `account_files`
 //!   ledger-<op>          the rest: counts, the chunks that are not yet full, resolutions,
