@@ -57,9 +57,10 @@ impl From<ImageError> for Trouble {
         match error {
             // A journal in use changes under a reader, too: with the next superblock it will do.
             ImageError::Overtaken | ImageError::Open(_) => Self::Overtaken,
-            ImageError::Damaged(_) | ImageError::Missing(_) | ImageError::OtherHistory(_) => {
-                Self::Failed(Failure::new(error))
-            }
+            ImageError::Damaged(_)
+            | ImageError::Missing(_)
+            | ImageError::OtherHistory(_)
+            | ImageError::Inadmissible(_) => Self::Failed(Failure::new(error)),
         }
     }
 }

@@ -24,6 +24,12 @@ pub trait Machine: Send {
     where
         Self: Sized;
 
+    /// Whether [`Machine::apply`] may be given this operation, at this cluster time and with this body, after one at
+    /// `former`: what the gateway and the primary make sure of, for those who have it from somewhere else.
+    fn admits(operation: u8, former: u64, timestamp: u64, body: &[u8]) -> bool
+    where
+        Self: Sized;
+
     /// Whether an operation may change the state; the others go on when there is no room for more.
     fn is_write(operation: u8) -> bool
     where

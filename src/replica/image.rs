@@ -37,6 +37,8 @@ pub enum ImageError {
     Missing(Op),
     #[error("the entry of op {0} does not continue the one before it")]
     OtherHistory(Op),
+    #[error("the entry of op {0} is nothing that a replica would have executed")]
+    Inadmissible(Op),
 }
 
 /// The committed prepares after the checkpoint that a journal holds without a gap: hands each to `take`,
@@ -129,7 +131,7 @@ impl<M: Machine> Replay<M> {
     /// Applies the next prepare.
     ///
     /// # Errors
-    /// It is not the next one.
+    /// It is not the next one, or none that a replica executes.
     pub fn apply(&mut self, payload: &[u8]) -> Result<(), ImageError> {
         let header = verify(payload, self.op)?;
         if header.op != self.op + 1 {
@@ -140,6 +142,10 @@ impl<M: Machine> Replay<M> {
         }
         if header.operation >= OPERATION_MACHINE_MIN {
             let (_, body) = split(payload).ok_or(ImageError::Damaged(header.op))?;
+            // Checksums tell what has changed by accident, not what was never right.
+            if !M::admits(header.operation, self.timestamp, header.timestamp, body) {
+                return Err(ImageError::Inadmissible(header.op));
+            }
             self.machine.apply(
                 header.op,
                 header.operation,
@@ -173,5 +179,59 @@ impl State {
         self.commit = op;
         self.log_view_op = op;
         (self.sound_op, self.sound_position, self.sound_checksum) = (op, 0, checksum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::ledger::Ledger;
+    use crate::message::{Pool, PoolConfig};
+    use stampede_client::wire::operation::Operation;
+    use zerocopy::IntoBytes;
+
+    /// The prepare of the first operation of a log that begins at time 1000.
+    fn prepare(operation: u8, timestamp: u64, body: &[u8]) -> Vec<u8> {
+        let pool = Pool::new(&PoolConfig {
+            small: 1,
+            medium: 0,
+            large: 0,
+            huge_pages: false,
+        });
+        let mut prepare = pool.unwrap().acquire(body.len()).unwrap();
+        let mut header = Header::new(Command::Prepare, 0, 0, 0);
+        (header.op, header.operation, header.timestamp) = (1, operation, timestamp);
+        prepare.fill(header, body);
+        [prepare.header().as_bytes(), body].concat()
+    }
+
+    #[test]
+    fn what_no_replica_would_have_executed_is_named_not_executed() {
+        const TRANSFERS: u8 = Operation::CreateTransfersUnbatched.code();
+        const PULSE: u8 = Operation::Pulse.code();
+        let mut replay = Replay {
+            machine: Ledger::default(),
+            op: 0,
+            timestamp: 1000,
+            parent: 0,
+            reply: vec![0; BODY_SIZE_MAX],
+        };
+        let transfers = [1; 2 * 128];
+        for (operation, timestamp, body) in [
+            (TRANSFERS, 1002, &transfers[..]),
+            (TRANSFERS, 999, &transfers[..]),
+            (TRANSFERS, u64::MAX, &transfers[..]),
+            (TRANSFERS, 2000, &transfers[1..]),
+            (PULSE, 2000, &[]),
+            (PULSE, 1 << 40, &transfers[..]),
+            (200, 2000, &[]),
+        ] {
+            let result = replay.apply(&prepare(operation, timestamp, body));
+            let refused = matches!(result, Err(ImageError::Inadmissible(1)));
+            assert!(refused, "{operation} at {timestamp}: {result:?}");
+        }
+        let result = replay.apply(&prepare(TRANSFERS, 1003, &transfers));
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!((replay.op, replay.timestamp), (1, 1003));
     }
 }

@@ -66,11 +66,20 @@ impl MemoryStorage {
 
     /// Power is lost: what was not synced is gone.
     pub fn crash(&mut self) {
+        self.crash_keeping(|_| false);
+    }
+
+    /// The same, but some names and removals have reached the disk without having been synced.
+    pub fn crash_keeping(&mut self, keeps: impl Fn(FileName) -> bool) {
         let mut state = self.state();
         state.epoch += 1;
         let (mut gone, mut back) = (0, 0);
         let size = |map: &Option<Map>| map.as_ref().map_or(0, |map| map.len() as u64);
-        for file in state.files.values_mut() {
+        for (name, file) in &mut state.files {
+            if keeps(*name) {
+                file.durable.clone_from(&file.visible);
+                continue;
+            }
             gone += size(&file.visible);
             file.visible.clone_from(&file.durable);
             back += size(&file.visible);

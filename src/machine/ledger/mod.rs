@@ -72,7 +72,8 @@ use stampede_client::wire::body;
 use stampede_client::wire::multibatch::{self, Encoder};
 use stampede_client::wire::operation::{Form, Kind, Operation};
 use stampede_client::wire::{
-    Account, AccountFilter, ChangeEventsFilter, CreateResult, QueryFilter, SparseResult, Transfer,
+    Account, AccountFilter, ChangeEventsFilter, CreateResult, QueryFilter, SparseResult,
+    TIMESTAMP_MAX, Transfer,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -389,6 +390,23 @@ impl Machine for Ledger {
     fn is_write(operation: u8) -> bool {
         Operation::from_code(operation)
             .is_some_and(|operation| operation.is_create() || !operation.is_for_clients())
+    }
+
+    fn admits(operation: u8, former: u64, timestamp: u64, body: &[u8]) -> bool {
+        let Some(operation) = Operation::from_code(operation) else {
+            return false;
+        };
+        let Ok(summary) = body::validate(operation, body, BATCH_SIZE_LIMIT) else {
+            return false;
+        };
+        let events = if operation == Operation::Pulse {
+            PULSE_EVENTS_MAX
+        } else {
+            summary.events
+        };
+        let is_ours = !matches!(operation.kind(), Kind::Register | Kind::Noop);
+        let room = timestamp.saturating_sub(former);
+        is_ours && room > u64::from(events) && timestamp <= TIMESTAMP_MAX
     }
 
     fn reply_size_max(operation: u8, body: &[u8]) -> usize {

@@ -3,6 +3,11 @@
 //! A transfer's row never changes, so its resolution is kept beside it. Zero means "not resolved"
 //! (or not pending at all: the row's flags say), so creating a pending transfer writes nothing here;
 //! memory for a chunk of rows is allocated when the first of them is resolved.
+//!
+//! A checkpoint shares the chunks, and copies none: whoever resolves a row of one that is still being written
+//! makes a copy of that chunk (16 KiB for 65,536 rows), once.
+
+use std::sync::Arc;
 
 /// What became of a pending transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +23,9 @@ const BITS: u32 = 2;
 const ROWS_PER_BYTE_LOG2: u32 = 2;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Resolutions {
-    chunks: Vec<Option<Box<[u8]>>>,
+    chunks: Vec<Option<Arc<[u8]>>>,
     chunk_rows_log2: u32,
 }
 
@@ -66,8 +71,14 @@ impl Resolutions {
         }
         let size = self.chunk_size();
         let (byte, shift) = self.place(row);
-        let chunk = self.chunks[chunk].get_or_insert_with(|| vec![0; size].into_boxed_slice());
+        let chunk = self.chunks[chunk].get_or_insert_with(|| vec![0; size].into());
+        let chunk = Arc::make_mut(chunk);
         chunk[byte] = chunk[byte] & !(0b11 << shift) | (resolution as u8) << shift;
+    }
+
+    /// Bytes of all chunks, those of zeros too.
+    pub(super) fn size(&self) -> usize {
+        self.chunks.iter().flatten().count() * self.chunk_size()
     }
 
     /// Bytes of a chunk.
@@ -121,5 +132,27 @@ mod tests {
         }
         let numbers: Vec<u32> = resolutions.chunks().map(|(number, _)| number).collect();
         assert_eq!(numbers, [0, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn what_is_shared_stays_as_it_was_and_only_what_changes_is_copied() {
+        let mut resolutions = Resolutions::new(4);
+        for row in [0, 16, 32] {
+            resolutions.set(row, Resolution::Posted);
+        }
+        let shared = resolutions.clone();
+        resolutions.set(17, Resolution::Voided);
+        resolutions.set(18, Resolution::Expired);
+        resolutions.set(50, Resolution::Posted);
+        assert_eq!(shared.of(16), Resolution::Posted);
+        for row in [17, 18, 50] {
+            assert_eq!(shared.of(row), Resolution::None, "{row}");
+        }
+        let same = resolutions.chunks.iter().zip(&shared.chunks);
+        let same: Vec<bool> = same
+            .map(|(a, b)| Arc::ptr_eq(a.as_ref().unwrap(), b.as_ref().unwrap()))
+            .collect();
+        assert_eq!(same, [true, false, true]);
+        assert_eq!((resolutions.size(), shared.size()), (16, 12));
     }
 }

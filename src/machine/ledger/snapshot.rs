@@ -17,8 +17,8 @@
 //!
 //! Files of full chunks are written once, ever: a row never changes. So are runs, as soon as there are chunks for
 //! one: which files there are depends on nothing but how many rows there are. The rest is written anew by each
-//! checkpoint. Capturing it pauses the executor for a copy of the resolutions (16 KiB for 65,536 transfers that
-//! have some); rows of transfers are shared, accounts and expiries to come are copied little by little.
+//! checkpoint. Capturing it copies nothing at once: rows of transfers and resolutions are shared, accounts and
+//! expiries to come are copied little by little.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::books::FAILED_BASE;
 use super::expiry::CapturedExpiries;
 use super::history::{Period, Point};
+use super::resolutions::Resolutions;
 use super::row::{AccountRow, Expired, TRANSFER_FIELDS};
 use super::{Ledger, account_files};
 use crate::store::{
@@ -297,8 +298,7 @@ struct LedgerSnapshot {
     transfers: Shared<Transfer>,
     failed: Shared<u128>,
     expired: Shared<Expired>,
-    resolution_chunks: Vec<u32>,
-    resolutions: Vec<u8>,
+    resolutions: Resolutions,
     expiries: CapturedExpiries,
     /// Of the full chunks that are in no file yet.
     transfer_parts: Vec<Parts>,
@@ -352,12 +352,6 @@ impl Ledger {
             run_chunks_log2: self.options.run_chunks_log2,
             reserved: 0,
         };
-        let mut resolution_chunks = Vec::new();
-        let mut resolutions = Vec::new();
-        for (number, bytes) in books.resolutions.chunks() {
-            resolution_chunks.push(number);
-            resolutions.extend_from_slice(bytes);
-        }
         let expiries = books.expiries.capture(counts.transfers);
         let (history, indexes) = (&books.history, &books.indexes);
         let chunk_rows = books.transfers.chunk_rows();
@@ -387,8 +381,7 @@ impl Ledger {
             transfers: books.transfers.share(chunk_number(files.transfers.len())),
             failed: books.failed.share(chunk_number(files.failed.len())),
             expired: books.expired.share(chunk_number(files.expired.len())),
-            resolution_chunks,
-            resolutions,
+            resolutions: books.resolutions.clone(),
             expiries,
             account_files: files.accounts.clone(),
             transfer_files: files.transfers.clone(),
@@ -486,7 +479,7 @@ impl Snapshot for LedgerSnapshot {
             + new_rows(self.counts.failed, self.failed_files.len()) * id
             + new_rows(self.counts.expired, self.expired_files.len()) * size_of::<Expired>() as u64
             + account_files::size(&self.accounts)
-            + self.resolutions.len() as u64
+            + self.resolutions.size() as u64
             + (self.expiries.count() * size_of::<ExpiryRow>()) as u64
             + self.openings.as_bytes().len() as u64
             + parts.map(Parts::size).sum::<u64>()
@@ -589,9 +582,13 @@ impl Snapshot for LedgerSnapshot {
             file.write(tail.as_bytes())?;
         }
         file.section(SECTION_RESOLUTION_CHUNKS)?;
-        file.write(self.resolution_chunks.as_bytes())?;
+        for (number, _) in self.resolutions.chunks() {
+            file.write(&number.to_le_bytes())?;
+        }
         file.section(SECTION_RESOLUTIONS)?;
-        file.write(&self.resolutions)?;
+        for (_, bytes) in self.resolutions.chunks() {
+            file.write(bytes)?;
+        }
         file.section(SECTION_EXPIRIES)?;
         file.write(self.expiries.rows().as_bytes())?;
         file.section(SECTION_EXPIRED_TAIL)?;
