@@ -40,6 +40,13 @@ pub(super) struct Holes {
     asked: Option<ReplicaIndex>,
 }
 
+impl Holes {
+    /// Prepares in memory.
+    pub(super) fn found(&self) -> usize {
+        self.found.len()
+    }
+}
+
 impl Vsr {
     /// `durable` follows the journal, up to the first entry that is not there or not sure.
     pub(super) fn update_durable(&mut self) {

@@ -67,14 +67,18 @@ use holes::Holes;
 pub use log::{Entry, Log, UNKNOWN};
 use merge::{Join, Target};
 use normal::{EARLY_MAX, REQUESTS_MAX, SEEN_MAX};
+use repair::EXPECTED_MAX;
 use sessions::Sessions;
 use timeout::{Deadline, TICK_NS};
 use voting::Voting;
 
-use crate::limits::{EXECUTE_MAX, PIPELINE_MAX, REPLICAS_MAX, log_entries_max};
+use crate::limits::{EXECUTE_MAX, PIPELINE_MAX, REPAIR_WINDOW, REPLICAS_MAX, log_entries_max};
 use crate::message::{Command, Header, Message, MessageMut, Op, Pool, View, checksum};
 use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, Event, Promise, Protocol, ReadFor, ReplicaIndex, Time};
+
+/// One is being written, and one waits for its turn. What is promised meanwhile goes with the next.
+const PROMISES_MAX: usize = 2;
 
 /// What does not change while a replica runs.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +149,8 @@ pub struct Vsr {
     log_view_op: Op,
     /// Promises asked to be made durable, oldest first; and the newest that is.
     promising: VecDeque<Promise>,
+    /// More is to be promised than these say.
+    promise_due: bool,
     promised: Promise,
 
     voting: Voting,
@@ -202,7 +208,7 @@ pub struct Vsr {
     /// The greatest operation known to exist in this view (backup).
     view_head: Op,
     target: Option<Target>,
-    /// Who is asked for the prepares that the target lacks here.
+    /// Who is asked for the prepares that this log lacks.
     repair_donor: ReplicaIndex,
     /// Own entries up to here are known to be in the log of this view.
     verified: Op,
@@ -303,6 +309,7 @@ impl Vsr {
             log_view: promise.log_view,
             log_view_op: promise.log_view_op,
             promising: VecDeque::new(),
+            promise_due: false,
             promised: promise,
             voting,
             welcomes: [None; REPLICAS_MAX],
@@ -338,7 +345,8 @@ impl Vsr {
             acknowledged: [0; REPLICAS_MAX],
             view_head: 0,
             target: None,
-            repair_donor: 0,
+            repair_donor: u8::try_from(promise.view % View::from(config.replica_count))
+                .expect("a replica"),
             verified: commit,
             expected: BTreeMap::new(),
             ahead: BTreeMap::new(),
@@ -478,7 +486,7 @@ impl Vsr {
     }
 
     /// What grows and shrinks here: its name, its length, and its bound. For checkers.
-    pub fn queues(&self) -> [(&'static str, usize, usize); 8] {
+    pub fn queues(&self) -> [(&'static str, usize, usize); 11] {
         let entries =
             usize::try_from(log_entries_max(self.config.journal_bytes)).unwrap_or(usize::MAX);
         let log = usize::try_from(self.log.head() - self.log.base()).unwrap_or(usize::MAX);
@@ -493,6 +501,13 @@ impl Vsr {
             ("requests seen", self.seen.len(), SEEN_MAX),
             ("prepares to execute", self.prepares.len(), PIPELINE_MAX),
             ("prepares ahead", self.ahead.len(), PIPELINE_MAX),
+            (
+                "prepares expected",
+                self.expected.len(),
+                EXPECTED_MAX + PIPELINE_MAX,
+            ),
+            ("promises under way", self.promising.len(), PROMISES_MAX),
+            ("entries found again", self.holes.found(), REPAIR_WINDOW),
             ("executions", self.execution.len(), EXECUTE_MAX),
             ("log entries", log, entries),
         ]
@@ -537,6 +552,10 @@ impl Vsr {
     }
 
     fn persist(&mut self, effects: &mut Effects) {
+        self.promise_due = self.promising.len() >= PROMISES_MAX;
+        if self.promise_due {
+            return;
+        }
         let promise = Promise {
             view: self.view,
             log_view: self.log_view,
@@ -668,6 +687,9 @@ impl Vsr {
             return;
         };
         self.promised = promise;
+        if self.promise_due {
+            self.persist(effects);
+        }
         if promise.view != self.view {
             return;
         }

@@ -7,7 +7,7 @@
 //!      │◄── prepare, prepare, … ─────┤   from memory or from the journal
 //! ```
 //!
-//! In normal operation a backup that missed prepares asks the primary. A replica that catches up
+//! In normal operation a backup that missed prepares asks the primary, then the others in turn. A replica that catches up
 //! with a view has a target: the log as the view's primary announced it (or, for a new primary, as
 //! the replica with the best log described it). Its own entries above `verified` may have died in
 //! a view change; it compares checksums first, truncates only what disagrees, then fetches the
@@ -23,6 +23,9 @@ use crate::limits::{REPAIR_WINDOW, SUFFIX_MAX};
 use crate::message::{Command, Header, Message, Op, View};
 use crate::mutant::Mutant;
 use crate::protocol::{Effect, Effects, ReadFor, ReplicaIndex, Time};
+
+/// Prepares of which only the checksum is known.
+pub(super) const EXPECTED_MAX: usize = SUFFIX_MAX + REPAIR_WINDOW;
 
 /// In `operation` of a get_prepares: checksums only.
 const HEADERS_ONLY: u8 = 1;
@@ -96,7 +99,7 @@ impl Vsr {
                 .filter(|(op, checksum)| *op >= next && *checksum != UNKNOWN),
         );
         // Bounded: the highest are the least useful next.
-        while self.expected.len() > SUFFIX_MAX + REPAIR_WINDOW {
+        while self.expected.len() > EXPECTED_MAX {
             self.expected.pop_last();
         }
     }
@@ -133,7 +136,7 @@ impl Vsr {
             (None, Status::Normal) if !self.is_primary() => {
                 // What came before its turn need not be sent again.
                 let next_ahead = self.ahead.keys().next().map_or(self.view_head, |op| op - 1);
-                (head + 1, next_ahead, self.primary(), 0)
+                (head + 1, next_ahead, self.repair_donor, 0)
             }
             (None, _) => return,
         };
@@ -145,8 +148,8 @@ impl Vsr {
         if !answered && !lost {
             return;
         }
-        // Whoever described the log may have lost some of its prepares: others have them, too.
-        if !answered && operation != HEADERS_ONLY && self.target.is_some() {
+        // Whoever was asked may have lost some of its prepares, or be slow: others have them, too.
+        if !answered && operation != HEADERS_ONLY {
             self.repair_donor = self.next_donor(donor);
         }
         let to = to.min(

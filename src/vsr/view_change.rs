@@ -299,6 +299,7 @@ impl Vsr {
         self.status = Status::Normal;
         self.joins = Default::default();
         self.expected.clear();
+        self.repair_donor = self.primary();
         self.commit = self.commit.max(commit.min(self.log.head()));
         self.reset_primary_silent(now);
         if self.is_recovering() && self.may_vote_again() {
