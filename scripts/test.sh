@@ -86,7 +86,7 @@ cargo_test workspace --workspace
 unasked=$ignored
 
 # Known mistakes, made one by one: the simulator must find every one of them.
-cargo_test mutants --workspace --features stampede/mutants --test mutants
+cargo_test mutants --workspace --features stampede/mutants --test mutants -- --nocapture
 
 # --- official clients -----------------------------------------------------------------------------
 

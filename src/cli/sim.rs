@@ -60,6 +60,8 @@ pub(super) enum Mode {
     Swarm,
     /// Three replicas under a light load, and nothing that fails
     Light,
+    /// The same with answers that are spoiled: every seed must fail, and shows what that looks like
+    Canary,
 }
 
 impl Mode {
@@ -67,6 +69,16 @@ impl Mode {
         match self {
             Self::Swarm => Options::random(seed),
             Self::Light => Options::LIGHT,
+            Self::Canary => Options::CANARY,
+        }
+    }
+
+    /// What a command line says to choose it.
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Swarm => &[],
+            Self::Light => &["--mode", "light"],
+            Self::Canary => &["--mode", "canary"],
         }
     }
 }
@@ -104,7 +116,7 @@ fn explore(arguments: &Arguments) -> Result<(), Failure> {
     };
     let totals = swarm::run(&plan)?;
     say(&format!("{totals}\n"))?;
-    if let Mode::Swarm = arguments.mode {
+    if arguments.mode == Mode::Swarm {
         say(&format!("{}\n", totals.details()))?;
     }
     if totals.failures > 0 {
@@ -126,13 +138,23 @@ fn replay(arguments: &Arguments, seed: u64) -> Result<(), Failure> {
         let _ = std::io::stdout().write_all(kept.text().as_bytes());
         default(info);
     }));
-    let simulation = Simulation::traced(options, seed, lines.clone());
-    let result = simulation.and_then(|mut simulation| simulation.run());
+    let run = |lines| {
+        let simulation = Simulation::traced(options, seed, lines);
+        let result = simulation.and_then(|mut simulation| simulation.run());
+        result.map_err(|violation| Failure::new(format!("seed {seed}: {violation}")))
+    };
+    let result = run(lines.clone());
     say(&lines.text())?;
-    match result {
-        Ok(report) => say(&format!("{report:#?}\nfaults: {}\n", report.faults)),
-        Err(violation) => Err(Failure::new(format!("seed {seed}: {violation}"))),
+    let report = result?;
+    say(&format!("{report:#?}\nfaults: {}\n", report.faults))?;
+    if arguments.twice {
+        let again = run(Lines::none())?;
+        if again != report {
+            let what = format!("seed {seed} is not deterministic: the second run was {again:#?}");
+            return Err(Failure::new(what));
+        }
     }
+    Ok(())
 }
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {

@@ -120,6 +120,8 @@ pub(crate) struct Host {
     pub clock: Clock,
     pub speed: Speed,
     random: Random,
+    /// For the names that a crash leaves.
+    names: Random,
     pool_config: PoolConfig,
     pub journal: JournalDisk,
     pub superblock: SuperblockDisk,
@@ -207,7 +209,7 @@ impl Host {
         chunk_rows_log2: u32,
         speed: Speed,
         clock: Clock,
-        random: Random,
+        [random, names]: [Random; 2],
     ) -> Self {
         let state = State::format(identity);
         Self {
@@ -216,6 +218,7 @@ impl Host {
             clock,
             speed,
             random,
+            names,
             pool_config,
             journal: JournalDisk::new(&journal_config(&state)),
             superblock: SuperblockDisk::new(state.encode_file()),
@@ -354,7 +357,16 @@ impl Host {
             drop(checkpoint.write(&mut self.storage, || {}));
         }
         self.repair_storage();
-        self.storage.crash();
+        // Of the names and removals that were not synced none are on the disk, all, or some.
+        let (which, salt) = (self.names.below(3), self.names.next());
+        self.storage.crash_keeping(|name| match which {
+            0 => false,
+            1 => true,
+            _ => {
+                let mixed = (name.number ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                ((mixed >> 32) ^ name.kind as u64) & 1 == 1
+            }
+        });
     }
 
     /// The disk takes so many bytes more.

@@ -29,7 +29,9 @@
 //! flap; processes that pause, machines that are slow, clocks that drift and jump; replicas of two
 //! releases, whose messages have different versions; standbys.
 //!
-//! **Not simulated**, so not found here: damage beyond what the `atlas` allows, above all to the tail
+//! **Not simulated**, so not found here: messages of one connection that overtake one another (those of
+//! different ones do), writes to the superblock and to checkpoint files that were lost or went astray,
+//! sectors of them that cannot be read, damage beyond what the `atlas` allows, above all to the tail
 //! of a journal that nothing behind it proves (no log can tell it from a torn write) and copies of a
 //! disk that are made under a running replica; reads that see half of a write, failing reads other
 //! than of the journal, the io_uring and socket code of `runtime`, threads (the executor and the

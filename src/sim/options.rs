@@ -8,6 +8,7 @@ use super::queue::{Instant, MILLISECOND, SECOND};
 use super::random::{Random, Stream};
 use super::trace::Fingerprint;
 use super::workload::Mixture;
+use crate::protocol::ReplicaIndex;
 
 /// How a run is made up.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,10 @@ pub struct Options {
     pub faults_for: Instant,
     /// How long it may take to become well.
     pub calm_max: Instant,
+    /// When all is well, as many as may fail go off, from this one on, until the others have answered.
+    pub off_at_the_end: Option<ReplicaIndex>,
+    /// Replies are spoiled on their way: a run that does not find that finds nothing.
+    pub canary: bool,
 }
 
 impl Options {
@@ -59,6 +64,8 @@ impl Options {
         faults: FaultPlan::NONE,
         faults_for: 0,
         calm_max: SETTLES_WITHIN,
+        off_at_the_end: None,
+        canary: false,
     };
 
     /// What most clusters do most of the time, for a minute or so. Says how fast the simulator is.
@@ -66,6 +73,12 @@ impl Options {
         requests: 600,
         think_max: 200 * MILLISECOND,
         ..Self::CALM
+    };
+
+    /// A light load whose answers are spoiled: every run must fail.
+    pub const CANARY: Self = Self {
+        canary: true,
+        ..Self::LIGHT
     };
 
     /// A mixture of everything, drawn from the seed; every other one is a storm.
@@ -83,7 +96,11 @@ impl Options {
             queries: Random::new(seed, Stream::Options, 1).below(2) == 0,
             ..options.mixture
         };
+        let mut end = Random::new(seed, Stream::Options, 2);
+        let off = end.below(u64::from(options.replica_count));
+        let off = u8::try_from(off).expect("a replica");
         Self {
+            off_at_the_end: Some(off).filter(|_| end.below(2) == 0),
             faults,
             standby_count,
             mixture,

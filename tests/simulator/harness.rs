@@ -34,6 +34,22 @@ fn a_canary_a_reply_that_the_model_does_not_expect_is_found() -> Scenario {
 }
 
 #[test]
+fn a_canary_a_run_whose_answers_are_spoiled_fails() -> Scenario {
+    let run = |options| Simulation::new(options, 1).and_then(|mut simulation| simulation.run());
+    assert!(
+        run(Options {
+            canary: false,
+            ..Options::CANARY
+        })?
+        .acknowledged
+            > 0
+    );
+    let violation = run(Options::CANARY).expect_err("the canary must fail");
+    assert_eq!(violation.property, "replies");
+    Ok(())
+}
+
+#[test]
 fn what_is_not_simulated_is_written_down() {
     let read = |path: &str| std::fs::read_to_string(tree().join(path)).expect("it is there");
     let header = read("src/sim/mod.rs");

@@ -39,9 +39,9 @@ mod transfer;
 mod view_change;
 mod vocabulary;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use stampede::sim::{Options, Report, Simulation};
+use stampede::sim::{Lines, Options, Report, Simulation};
 
 /// What a run must have shown.
 type Shown = fn(&Report) -> bool;
@@ -67,6 +67,9 @@ const SEEDS: &[(u64, &str, Shown)] = &[
     }),
 ];
 
+/// Everybody waits for them.
+const FIXED_SEEDS_MAX: Duration = Duration::from_secs(240);
+
 /// Prints how to run a seed again if the test fails, by whatever way it fails.
 struct Replay(u64);
 
@@ -74,19 +77,24 @@ impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let seed = self.0;
-            eprintln!("\nrun it again:\ncargo run --release -- sim --seed {seed}\n");
+            eprintln!("\nrun it again:\ncargo run -- sim --seed {seed}\n");
         }
     }
 }
 
 fn run(seed: u64) -> Report {
     let _replay = Replay(seed);
-    let run = Simulation::new(Options::random(seed), seed).and_then(|mut s| s.run());
-    run.unwrap_or_else(|violation| panic!("seed {seed}: {violation}"))
+    let run = |lines| Simulation::traced(Options::random(seed), seed, lines)?.run();
+    run(Lines::none()).unwrap_or_else(|violation| {
+        let lines = Lines::keep(60);
+        let _ = run(lines.clone());
+        panic!("{}seed {seed}: {violation}", lines.text())
+    })
 }
 
 #[test]
 fn fixed_seeds_hold_and_run_the_same_twice() {
+    let begun = Instant::now();
     for (seed, what, shown) in SEEDS {
         let (first, second) = (run(*seed), run(*seed));
         assert_eq!(first, second, "seed {seed} ({what}) is not deterministic");
@@ -95,11 +103,19 @@ fn fixed_seeds_hold_and_run_the_same_twice() {
             "seed {seed} is not {what} any more: {first:?}"
         );
     }
+    let took = begun.elapsed();
+    println!("{} seeds, twice each: {took:?}", SEEDS.len());
+    assert!(
+        took < FIXED_SEEDS_MAX,
+        "{took:?} is too long for every change"
+    );
 }
 
 #[test]
 fn a_fresh_seed_holds() {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = clock.expect("after 1970").as_secs();
-    println!("seed {seed}: {:?}", run(seed));
+    let (first, second) = (run(seed), run(seed));
+    assert_eq!(first, second, "seed {seed} is not deterministic");
+    println!("seed {seed}: {first:?}");
 }

@@ -11,6 +11,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -27,6 +28,12 @@ const FAILURES_MAX: u64 = 32;
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Lines of trace that are shown of a seed that fails.
+const TRACE_LINES: usize = 20;
+
+/// What is said of a seed that takes too long.
+const ENDLESS: &str = "the run does not end";
 
 /// A seed takes seconds. One that takes this long does not end.
 const SEED_MAX: Duration = Duration::from_secs(600);
@@ -92,6 +99,7 @@ pub(super) fn run(plan: &Plan) -> Result<Totals, Failure> {
     let what = match plan.mode {
         Mode::Swarm => "swarm",
         Mode::Light => "three replicas, light load, no faults",
+        Mode::Canary => "three replicas, light load, spoiled answers",
     };
     let mut totals = Totals {
         what: format!("{what}; {} threads of {build}", plan.jobs),
@@ -127,13 +135,13 @@ fn gather(
                 totals.core += core;
                 match *result {
                     Ok(report) => totals.add(seed, &report),
-                    Err(what) => fail(totals, plan.mode, seed, &what)?,
+                    Err(what) => fail(totals, plan, seed, &what)?,
                 }
             }
             Ok(Finding::Panicked { seed, what }) => {
                 running.retain(|(other, _)| *other != seed);
                 totals.seeds += 1;
-                fail(totals, plan.mode, seed, &what)?;
+                fail(totals, plan, seed, &what)?;
                 replace()?;
             }
             Ok(Finding::Idle) => workers -= 1,
@@ -143,7 +151,7 @@ fn gather(
         if let Some(index) = running.iter().position(|(_, at)| at.elapsed() > SEED_MAX) {
             let (seed, _) = running.remove(index);
             totals.seeds += 1;
-            fail(totals, plan.mode, seed, "the run does not end")?;
+            fail(totals, plan, seed, ENDLESS)?;
             replace()?;
         }
         if shown.elapsed() >= PROGRESS_INTERVAL {
@@ -154,15 +162,35 @@ fn gather(
     Ok(())
 }
 
-fn fail(totals: &mut Totals, mode: Mode, seed: u64, what: &str) -> Result<(), Failure> {
+fn fail(totals: &mut Totals, plan: &Plan, seed: u64, what: &str) -> Result<(), Failure> {
     totals.failures += 1;
-    let mode = match mode {
-        Mode::Swarm => "",
-        Mode::Light => " --mode light",
+    let seed = seed.to_string();
+    let mut replay = vec!["sim"];
+    replay.extend(plan.mode.flags());
+    replay.extend(plan.twice.then_some("--twice"));
+    replay.extend(["--seed", &seed]);
+    let trace = if what == ENDLESS {
+        String::new()
+    } else {
+        end_of_trace(&replay)
     };
     say(&format!(
-        "seed {seed} fails: {what}\n  run it again: stampede sim{mode} --seed {seed}\n"
+        "{trace}seed {seed} fails: {what}\n  run it again: stampede {}\n",
+        replay.join(" ")
     ))
+}
+
+/// The last lines of a run. It has failed once, perhaps by a panic: another process runs it again.
+fn end_of_trace(replay: &[&str]) -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "stampede".into());
+    let output = Command::new(program).args(replay).output();
+    let Ok(output) = output else {
+        return String::new();
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(TRACE_LINES)..];
+    last.iter().map(|line| format!("  {line}\n")).collect()
 }
 
 fn spawn(

@@ -553,6 +553,10 @@ impl Simulation {
                     .on_reply(&self.log, op, id, request_checksum, after)?;
                 if !register {
                     let body = message.body_of_size(size - HEADER_SIZE);
+                    if self.options.canary {
+                        let spoiled: Vec<u8> = body.iter().map(|byte| byte ^ 1).collect();
+                        self.replies.on_reply(op, &spoiled)?;
+                    }
                     self.replies.on_reply(op, body)?;
                     let asked = self.asked[index as usize];
                     self.latencies.push(self.queue.now() - asked);

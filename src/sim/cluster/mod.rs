@@ -215,7 +215,7 @@ impl Simulation {
                 huge_pages: false,
                 ..PoolConfig::REPLICA
             };
-            let random = stream(Stream::Disks, u64::from(replica));
+            let random = [Stream::Disks, Stream::Names].map(|of| stream(of, u64::from(replica)));
             let mut host = Host::new(
                 &identity,
                 pool,

@@ -11,7 +11,7 @@ use super::{Checked, Event, Simulation};
 use crate::message::Op;
 use crate::protocol::ReplicaIndex;
 use crate::replica::TICK_NS;
-use crate::vsr::Status;
+use crate::vsr::{Status, quorum};
 
 impl Simulation {
     /// Ends all faults, waits until everybody has caught up, and checks what must hold at rest.
@@ -47,10 +47,37 @@ impl Simulation {
         }
         self.wait(liveness)?;
         self.counts.settled = self.now() - now;
+        self.go_on_without_a_minority()?;
         self.check_at_rest()?;
         let report = self.report();
         self.switch_off()?;
         Ok(report)
+    }
+
+    /// A quorum alone answers, and whoever was off catches up.
+    fn go_on_without_a_minority(&mut self) -> Checked {
+        let Some(first) = self.options.off_at_the_end else {
+            return Ok(());
+        };
+        let count = self.options.replica_count;
+        let quorum = quorum::replication(count).max(quorum::view_change(count));
+        let minority = u8::try_from(usize::from(count) - quorum).expect("below the count");
+        let off = (first..first + minority).map(|replica| replica % count);
+        for replica in off.clone() {
+            self.crash(replica);
+        }
+        for index in 0..self.options.client_count {
+            self.ask_for_accounts(index);
+        }
+        let liveness = Liveness::new(self.options.calm_max, self.now());
+        while let Some(lacking) = self.unanswered() {
+            liveness.at(self.now(), Some(&format!("without a minority, {lacking}")))?;
+            self.run_for(5 * TICK_NS)?;
+        }
+        for replica in off {
+            self.start(replica)?;
+        }
+        self.wait(Liveness::new(self.options.calm_max, self.now()))
     }
 
     /// Everybody runs the latest release that anybody runs.
@@ -88,14 +115,20 @@ impl Simulation {
         Ok(())
     }
 
+    /// A client that waits, if one does.
+    fn unanswered(&self) -> Option<String> {
+        let client = self.clients.iter().find(|client| !client.is_done())?;
+        let left = client.requests_left;
+        Some(format!(
+            "client {} waits, {left} requests left",
+            client.index
+        ))
+    }
+
     /// What is still to be done, if anything is.
     fn lacking(&self) -> Option<String> {
-        if let Some(client) = self.clients.iter().find(|client| !client.is_done()) {
-            let left = client.requests_left;
-            return Some(format!(
-                "client {} waits, {left} requests left",
-                client.index
-            ));
+        if let Some(client) = self.unanswered() {
+            return Some(client);
         }
         let committed = self.log.head();
         for replica in self.members() {
