@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::sessions::{Check, DecodeError, Limits, Sessions};
-use crate::limits::BODY_SIZE_MAX;
+use crate::limits::{BODY_SIZE_MAX, SESSIONS_MAX};
 use crate::message::{Command, Header, Op};
 use crate::protocol::Eviction;
 
@@ -65,6 +65,34 @@ fn requests_are_accepted_in_sequence_only() {
     assert!(table.commit(&prepare(5, 1, 1, 2), false, &[]));
     assert_eq!(table.check(&request(5, 1, 1, 1), false), Check::Resend);
     assert_eq!(table.check(&request(5, 0, 0, 0), true), Check::Drop);
+}
+
+#[test]
+fn as_many_sessions_as_there_may_be_and_their_successors_stay_within_bounds() {
+    const REPLY: usize = 16 * 1024;
+    let budget = limits(SESSIONS_MAX, 1 << 20);
+    let mut table = Sessions::new(budget);
+    let count = SESSIONS_MAX as u128;
+    let mut op = 0;
+    for client in 1..=count {
+        op += 1;
+        assert!(table.commit(&prepare(client, 0, 0, op), true, &[]));
+        op += 1;
+        assert!(table.commit(&prepare(client, op - 1, 1, op), false, &[7; REPLY]));
+    }
+    let kept = |table: &Sessions, client| table.get(client).is_some_and(|s| s.reply().is_some());
+    let replies = (1..=count).filter(|client| kept(&table, *client)).count();
+    assert_eq!((table.len(), replies), (SESSIONS_MAX, (1 << 20) / REPLY));
+    // Each new one pushes out the one that has been silent for longest.
+    for client in 1..=count {
+        op += 1;
+        assert!(table.commit(&prepare(count + client, 0, 0, op), true, &[]));
+        assert!(table.get(client).is_none() && table.get(client + 1).is_some());
+        assert_eq!(table.len(), SESSIONS_MAX);
+    }
+    assert!(table.encoded_size() < (1 << 20) + SESSIONS_MAX * 256);
+    let again = Sessions::decode(&table.encode(), budget).unwrap();
+    assert_eq!(again.encode(), table.encode());
 }
 
 #[test]

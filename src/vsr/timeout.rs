@@ -59,3 +59,21 @@ impl Deadline {
         Self(self.0.saturating_add(by))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_at_the_end_of_time_does_not_wrap() {
+        let late = u64::MAX - TICK_NS;
+        for deadline in [
+            Deadline::after(late, PRIMARY_SILENT_NS),
+            Deadline::after(late, 1).postponed(PRIMARY_SILENT_NS),
+            Deadline::NEVER.postponed(PRIMARY_SILENT_NS),
+        ] {
+            assert!(!deadline.due(0) && !deadline.due(u64::MAX - 1));
+        }
+        assert!(Deadline::after(0, TICK_NS).due(TICK_NS));
+    }
+}
