@@ -635,7 +635,7 @@ fn assert_ledger_sections(file: &File) {
         ("transfers", 4),
         ("failed", 1),
         ("expired", 1),
-        ("run_chunks_log2", 6),
+        ("run_chunks_log2", 5),
     ];
     layout(DISK, "Counts").assert_numbers(file.section(1), &counts);
     let transfer = layout(DISK, "Transfer");

@@ -10,6 +10,8 @@
 //! The replica is not asked and does not notice: its files are immutable, its superblock says which ones
 //! count, and a file that goes while it is being copied has been followed by a newer checkpoint.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -60,7 +62,8 @@ impl From<ImageError> for Trouble {
             ImageError::Damaged(_)
             | ImageError::Missing(_)
             | ImageError::OtherHistory(_)
-            | ImageError::Inadmissible(_) => Self::Failed(Failure::new(error)),
+            | ImageError::Inadmissible(_)
+            | ImageError::Unreadable(_) => Self::Failed(Failure::new(error)),
         }
     }
 }
@@ -120,6 +123,8 @@ impl Taken {
 /// The directory that holds the image.
 struct Target {
     path: PathBuf,
+    /// Checksums of files that this backup has seen whole, or copied: a later attempt need not read them again.
+    whole: RefCell<BTreeSet<u128>>,
 }
 
 impl Target {
@@ -164,6 +169,7 @@ impl Target {
         }
         Ok(Self {
             path: path.to_owned(),
+            whole: RefCell::default(),
         })
     }
 
@@ -183,14 +189,19 @@ impl Target {
         if let Some(reference) = state.manifest() {
             let manifest = Manifest::open(&source, &reference).map_err(of_store)?;
             let entries = std::iter::once(reference.entry()).chain(manifest.files);
+            let mut entries: Vec<FileEntry> = entries.collect();
+            // What later checkpoints drop is copied first; files of full chunks stay.
+            entries.sort_by_key(|entry| entry.name.kind.is_chunk());
+            let mut whole = self.whole.borrow_mut();
             for entry in entries {
                 taken.files += 1;
-                if is_whole(&storage, entry) {
+                if whole.contains(&entry.checksum) || is_whole(&storage, entry) {
                     taken.present += entry.size;
                 } else {
                     copy(&source, &mut storage, entry).map_err(of_store)?;
                     taken.copied += entry.size;
                 }
+                whole.insert(entry.checksum);
             }
             storage
                 .sync()

@@ -320,9 +320,14 @@ impl CheckpointTask {
     }
 
     fn sweep(&self, storage: &mut dyn Storage) -> Result<(), StoreError> {
-        match &self.keep {
-            Some(keep) => sweep(storage, keep).map(drop),
-            None => Ok(()),
+        let Some(keep) = &self.keep else {
+            return Ok(());
+        };
+        match sweep(storage, keep) {
+            // What a damaged manifest lists is not known before it is mended, or not in force any more: all
+            // files stay until then.
+            Err(StoreError::Damaged { .. }) => Ok(()),
+            result => result.map(drop),
         }
     }
 }

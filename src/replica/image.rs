@@ -23,6 +23,7 @@ use super::superblock::State;
 use crate::limits::BODY_SIZE_MAX;
 use crate::machine::Machine;
 use crate::message::{Command, Header, Op};
+use crate::store::Damage;
 
 /// Why an image cannot be made, or is none.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,8 @@ pub enum ImageError {
     OtherHistory(Op),
     #[error("the entry of op {0} is nothing that a replica would have executed")]
     Inadmissible(Op),
+    #[error(transparent)]
+    Unreadable(#[from] Damage),
 }
 
 /// The committed prepares after the checkpoint that a journal holds without a gap: hands each to `take`,

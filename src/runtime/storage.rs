@@ -98,6 +98,20 @@ impl DirectoryStorage {
     }
 }
 
+/// A finished checkpoint file, mapped.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn map_file(path: &Path) -> io::Result<Map> {
+    let file = File::open(path)?;
+    // SAFETY: finished files are never written or truncated by us: they are renamed into place complete,
+    // and removed, which keeps the map's pages.
+    let map = unsafe { Mmap::map(&file)? };
+    // Rows are looked up one by one: reading around them would only cost.
+    map.advise(Advice::Random)?;
+    Ok(Map::of_file(map))
+}
+
 impl Storage for DirectoryStorage {
     fn create(&mut self, name: FileName) -> io::Result<Box<dyn FileWriter>> {
         let unfinished = self.path.join(format!("{name}{}", self.suffix));
@@ -146,14 +160,7 @@ impl Storage for DirectoryStorage {
     }
 
     fn map(&self, name: FileName) -> io::Result<Map> {
-        let file = File::open(self.path_of(name))?;
-        // SAFETY: finished files are never written or truncated by us: they are renamed into place
-        // complete, and removed, which keeps the map's pages. The directory belongs to one process
-        // at a time, as its lock says.
-        let map = unsafe { Mmap::map(&file)? };
-        // Rows are looked up one by one: reading around them would only cost.
-        map.advise(Advice::Random)?;
-        Ok(Map::of_file(map))
+        map_file(&self.path_of(name))
     }
 
     fn sync(&mut self) -> io::Result<()> {

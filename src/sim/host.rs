@@ -120,8 +120,8 @@ pub(crate) struct Host {
     pub clock: Clock,
     pub speed: Speed,
     random: Random,
-    /// For the names that a crash leaves.
-    names: Random,
+    /// For what becomes of checkpoint files.
+    files: Random,
     pool_config: PoolConfig,
     pub journal: JournalDisk,
     pub superblock: SuperblockDisk,
@@ -141,6 +141,8 @@ pub(crate) struct Host {
     pub memory: Memory,
     /// The checkpoint whose files were damaged last, or 0.
     damaged_checkpoint: Op,
+    /// Files that a bit has flipped in; some of them may have been mended since.
+    rotten: Vec<FileName>,
     /// Made when the machine was off, to be put back one day.
     pub copy: Option<DiskCopy>,
     running: Option<Running>,
@@ -209,7 +211,7 @@ impl Host {
         chunk_rows_log2: u32,
         speed: Speed,
         clock: Clock,
-        [random, names]: [Random; 2],
+        [random, files]: [Random; 2],
     ) -> Self {
         let state = State::format(identity);
         Self {
@@ -218,7 +220,7 @@ impl Host {
             clock,
             speed,
             random,
-            names,
+            files,
             pool_config,
             journal: JournalDisk::new(&journal_config(&state)),
             superblock: SuperblockDisk::new(state.encode_file()),
@@ -238,6 +240,7 @@ impl Host {
             spoiled_copies: 0,
             memory: Memory::Whole,
             damaged_checkpoint: 0,
+            rotten: Vec::new(),
             copy: None,
             running: None,
             outputs: Vec::new(),
@@ -358,7 +361,7 @@ impl Host {
         }
         self.repair_storage();
         // Of the names and removals that were not synced none are on the disk, all, or some.
-        let (which, salt) = (self.names.below(3), self.names.next());
+        let (which, salt) = (self.files.below(3), self.files.next());
         self.storage.crash_keeping(|name| match which {
             0 => false,
             1 => true,
@@ -377,7 +380,30 @@ impl Host {
     /// The checkpoint that this machine would start from, if there is one and its files are whole.
     pub(crate) fn whole_checkpoint(&self) -> Option<Op> {
         let op = self.state().checkpoint_op;
-        (op > self.damaged_checkpoint).then_some(op)
+        (op > self.damaged_checkpoint && self.is_mended()).then_some(op)
+    }
+
+    /// Whether nothing is left of the rot.
+    pub(crate) fn is_mended(&self) -> bool {
+        self.rotten.is_empty() || self.has_whole_files()
+    }
+
+    /// Whether the next damage to a checkpoint is to any of its files, or to the one that every start reads.
+    pub(crate) fn rots_anywhere(&mut self) -> bool {
+        self.files.below(3) > 0
+    }
+
+    /// A bit of the checkpoint flips, wherever it may be; the file.
+    pub(crate) fn let_rot(&mut self) -> Option<FileName> {
+        let manifest = self.state().manifest()?;
+        let mut files = self.manifest()?.files;
+        files.push(manifest.entry());
+        let file = files[self.files.index(files.len())];
+        let offset = usize::try_from(self.files.below(file.size)).expect("in memory");
+        let bit = u32::try_from(self.files.below(8)).expect("of a byte");
+        self.storage.flip(file.name, offset, bit);
+        self.rotten.push(file.name);
+        Some(file.name)
     }
 
     /// A bit of the checkpoint that this machine would start from flips.
@@ -406,6 +432,16 @@ impl Host {
             self.storage.damage(name, at);
         }
         has_page
+    }
+
+    /// A bit of the checkpoint's list of files flips; false if there is no checkpoint.
+    pub(crate) fn damage_manifest(&mut self) -> bool {
+        let manifest = self.state().manifest();
+        let Some(manifest) = manifest else {
+            return false;
+        };
+        self.storage.damage(manifest.entry().name, 100);
+        true
     }
 
     fn manifest(&self) -> Option<Manifest> {

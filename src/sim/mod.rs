@@ -22,7 +22,7 @@
 //! **Simulated**: crashes and power failures at any instant, with every mixture of the sectors of
 //! writes in flight and of the files of a checkpoint under way, or with the copies of the superblock that
 //! were being written spoiled as a whole; single bits that rot, sectors that cannot be read, writes that
-//! were lost or went astray, in the journal; bits that rot in superblocks and checkpoints; writes that
+//! were lost or went astray, in the journal; bits that rot in superblocks and anywhere in the files of checkpoints; writes that
 //! fail or end early, syncs that fail, checkpoints that cannot be written; disks that are full, slow, set
 //! back to an older copy, or lost; messages that are late (also in one direction alone), lost, double or
 //! damaged; broken connections; partitions, whole, partial and bridged, cuts in one direction, links that

@@ -15,8 +15,7 @@ pub(crate) enum Stream {
     Clients = 4,
     Clocks = 5,
     Options = 6,
-    /// Names of checkpoint files that a crash leaves.
-    Names = 7,
+    Files = 7,
 }
 
 /// A generator.

@@ -89,11 +89,16 @@ impl MemoryStorage {
 
     /// Flips a bit of a finished file.
     pub fn damage(&mut self, name: FileName, offset: usize) {
+        self.flip(name, offset, 4);
+    }
+
+    /// Flips this bit of a finished file.
+    pub fn flip(&mut self, name: FileName, offset: usize, bit: u32) {
         let mut state = self.state();
         let file = state.files.get_mut(&name).expect("a finished file");
         let former = file.visible.as_ref().expect("a finished file");
         let mut bytes = former.to_vec();
-        bytes[offset] ^= 0x10;
+        bytes[offset] ^= 1 << bit;
         let map = Map::copy_of(&bytes);
         former.rot(&map);
         *file = File {

@@ -123,6 +123,23 @@ fn segments_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
 }
 
 #[test]
+fn a_list_of_files_is_damaged_the_next_checkpoint_is_made_all_the_same() -> Scenario {
+    let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
+    while !cluster.damage_manifest(1) {
+        assert!(answers(&mut cluster, 50)?);
+    }
+    assert!(!cluster.has_whole_files(1));
+    for _ in 0..100 {
+        assert!(answers(&mut cluster, 50)?);
+        if cluster.has_whole_files(1) {
+            break;
+        }
+    }
+    assert!(cluster.has_whole_files(1));
+    ends_well(&mut cluster)
+}
+
+#[test]
 fn runs_of_ids_are_damaged_on_all_replicas_they_mend_each_other() -> Scenario {
     let mut options = small_journals(MILLISECOND / 3);
     options.chunk_rows_log2 = 6;

@@ -19,6 +19,7 @@ use super::super::Failure;
 use super::Problem;
 use crate::runtime::directory::{DataDirectory, DirectoryError};
 use crate::runtime::lock::LockError;
+use crate::runtime::storage::map_file;
 use crate::store::{FileName, FileWriter, Map, Storage};
 
 /// A stopped server's files may be held for a moment by its last writes.
@@ -259,7 +260,7 @@ impl Storage for Checkpoints {
     }
 
     fn map(&self, name: FileName) -> io::Result<Map> {
-        Ok(Map::copy_of(&fs::read(self.path.join(name.to_string()))?))
+        map_file(&self.path.join(name.to_string()))
     }
 
     fn list(&self) -> io::Result<Vec<(FileName, u64)>> {

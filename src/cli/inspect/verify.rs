@@ -1,22 +1,27 @@
 //! Everything that can be verified: every checksum of journal and checkpoint, and, where the checkpoint is
-//! whole, every invariant of the ledger in it (`machine::ledger::Ledger::verify`).
+//! whole, the log after it executed and every invariant of the ledger then (`machine::ledger::Ledger::verify`).
 //!
 //! The other parts show; this one reads everything and says what holds.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::checkpoint;
 use super::journal::{self, OpRange, Selection};
 use super::sessions;
-use super::source::Source;
+use super::source::{Segments, Source};
 use super::text::{heading, line};
 use super::{Problem, Severity};
 use crate::cli::image::Image;
 use crate::cli::size::Size;
 use crate::machine::Machine;
 use crate::machine::ledger::Ledger;
+use crate::message::Op;
+use crate::replica::image::{self, ImageError, Replay};
+use crate::replica::open::journal_config;
 use crate::replica::superblock::State;
-use crate::store::Storage;
+use crate::store::{Damage, Storage};
 
 const PART: &str = "verify";
 
@@ -28,7 +33,7 @@ pub(super) struct VerifyReport {
     /// Of the checkpoint; its bytes.
     files: usize,
     bytes: u64,
-    /// What the ledger holds as of the checkpoint, or at the end of an image's log; `None` if it could not be restored.
+    /// What the ledger holds at the end of the committed log; `None` if it could not be restored.
     ledger: Option<LedgerReport>,
 }
 
@@ -83,28 +88,32 @@ fn ledger(
 ) -> Option<LedgerReport> {
     let manifest = checkpoint::manifest(source, state).ok()?;
     let storage: &dyn Storage = &source.checkpoints();
-    let restored = match (manifest, image) {
-        (Some(manifest), _) => Ledger::default().restore(storage, &manifest.files),
+    let restored = match manifest {
+        Some(manifest) => Ledger::default().restore(storage, &manifest.files),
         // All of it is in the log.
-        (None, Some(_)) => Ok(Ledger::default()),
-        (None, None) => return None,
+        None => Ok(Ledger::default()),
     };
     let ledger = restored
         .map_err(|error| problems.push(checkpoint::store_problem(PART, &error)))
         .ok()?;
-    let (ledger, op, help) = match image {
+    let (replayed, help) = match image {
         None => {
             let help = "restore this replica from another one (`stampede recover`)";
-            (ledger, state.checkpoint_op, help)
+            let replayed = replay(source, state, ledger);
+            (replayed.map_err(|error| format!("{error}: {help}")), help)
         }
         Some(image) => {
             let replayed = image.replay(ledger);
-            let replay = replayed
-                .map_err(|failure| problems.push(Problem::damage(PART, failure.message)))
-                .ok()?;
-            (replay.machine, replay.op, "take another image")
+            (
+                replayed.map_err(|error| error.message),
+                "take another image",
+            )
         }
     };
+    let replay = replayed
+        .map_err(|what| problems.push(Problem::damage(PART, what)))
+        .ok()?;
+    let (ledger, op) = (replay.machine, replay.op);
     let found = ledger.verify();
     for what in &found.broken {
         let what = format!("{what}: {help}");
@@ -126,6 +135,34 @@ fn ledger(
         unresolved: found.unresolved,
         broken: found.broken.len() as u64 + found.broken_more,
     })
+}
+
+/// Executes what a replica's journal holds as committed after its checkpoint.
+fn replay(source: &Source, state: &State, ledger: Ledger) -> Result<Replay<Ledger>, ImageError> {
+    let mut problems = Vec::new();
+    let path = source.journal_path();
+    let mut segments = Segments::open(&path, &journal_config(state), &mut problems);
+    let mut replay = Replay::new(state, ledger);
+    // Entries come in the order in which they lie there; a restored one lies behind later ones.
+    let mut early: BTreeMap<Op, Vec<u8>> = BTreeMap::new();
+    let mut execute = || {
+        image::committed(state, &mut segments, |payload| {
+            let op = image::verify(payload, replay.op)?.op;
+            if op != replay.op + 1 {
+                early.insert(op, payload.to_vec());
+                return Ok(());
+            }
+            replay.apply(payload)?;
+            while let Some(payload) = early.remove(&(replay.op + 1)) {
+                replay.apply(&payload)?;
+            }
+            Ok(())
+        })
+    };
+    match Damage::catch(&mut execute) {
+        Ok(result) => result.map(|_: Op| replay),
+        Err(damage) => Err(ImageError::Unreadable(damage)),
+    }
 }
 
 impl VerifyReport {

@@ -75,6 +75,10 @@ impl CapturedExpiries {
 }
 
 impl Expiries {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(super) fn insert(&mut self, expires_at: u64, row: u32) {
         let added = self.rows.insert((expires_at, row));
         assert!(added, "a transfer expires once");

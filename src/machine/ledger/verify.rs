@@ -5,7 +5,11 @@
 //!   transfers ──added up again──► balances of each account   =   the account's row
 //!   ids       ──looked up───────► the row that they came from
 //!   pending   ──resolved by─────► exactly one post, void or expiry, or waiting
+//!   failed    ──looked up───────► no transfer
 //! ```
+//!
+//! Not checked, because each is made again from what is: that postings list all of an account's transfers and no
+//! other's, and that balances in the past (openings, and what lies between them) are those of the time.
 //!
 //! Checksums say that the bytes are those that were written; this says that they make sense. What is wrong
 //! is told in words, up to [`BROKEN_MAX`] times.
@@ -77,6 +81,7 @@ impl Ledger {
         };
         self.books.verify_accounts(&mut found);
         self.books.verify_transfers(&mut found);
+        self.books.verify_failed(&mut found);
         found
     }
 }
@@ -98,6 +103,38 @@ impl Books {
                 });
             }
             before = account.timestamp;
+            let debits = account.debits_pending.checked_add(account.debits_posted);
+            let credits = account.credits_pending.checked_add(account.credits_posted);
+            let within = |limited: u16, sum: Option<u128>, limit: u128| {
+                let limit = if account.flags & limited != 0 {
+                    limit
+                } else {
+                    u128::MAX
+                };
+                sum.is_some_and(|sum| sum <= limit)
+            };
+            let debits = within(
+                account_flags::DEBITS_MUST_NOT_EXCEED_CREDITS,
+                debits,
+                account.credits_posted,
+            );
+            let credits = within(
+                account_flags::CREDITS_MUST_NOT_EXCEED_DEBITS,
+                credits,
+                account.debits_posted,
+            );
+            if !debits || !credits {
+                found.broken(|| format!("account {}: its balances exceed its limits", account.id));
+            }
+        }
+    }
+
+    fn verify_failed(&self, found: &mut Verified) {
+        for row in 0..self.failed.len() {
+            let id = self.failed.read(row);
+            if self.transfer(id, IdHash::of(id)) != Known::Failed {
+                found.broken(|| format!("the failed id {id} is not found, or is a transfer's"));
+            }
         }
     }
 
@@ -106,10 +143,10 @@ impl Books {
         let mut balances = vec![Balances::default(); accounts];
         // Closed by a pending transfer that may still be voided.
         let mut closed = vec![false; accounts];
-        // What each resolution says became of its pending transfer. One bit for each transfer would do
-        // if none were resolved twice; that is what is checked.
-        let mut resolved = 0u64;
-        let mut expected = 0u64;
+        // One bit for each transfer that another one, or its time, has resolved.
+        let mut resolved = vec![0u64; self.transfers.len().div_ceil(64) as usize];
+        self.verify_expired(&mut resolved, found);
+        let mut timed = 0;
         let mut before = 0;
         for row in 0..self.transfers.len() {
             let transfer = self.transfer_row(row);
@@ -128,10 +165,16 @@ impl Books {
                 found.broken(|| format!("transfer {id}: it has no two accounts"));
                 continue;
             }
+            for account in [debit, credit].map(|row| self.accounts.row(row)) {
+                if account.ledger != transfer.ledger || account.timestamp >= transfer.timestamp {
+                    found.broken(|| {
+                        format!("transfer {id} is of another ledger than its accounts, or older")
+                    });
+                }
+            }
             let (debit, credit) = (debit as usize, credit as usize);
             if is_resolution(transfer.flags) {
-                resolved += 1;
-                self.verify_resolution(&transfer, found);
+                self.verify_resolution(&transfer, row, &mut resolved, found);
             }
             let resolution = self.resolutions.of(row);
             let pending = transfer.flags & flags::PENDING != 0;
@@ -149,9 +192,6 @@ impl Books {
                 closed[debit] |= transfer.flags & flags::CLOSING_DEBIT != 0;
                 closed[credit] |= transfer.flags & flags::CLOSING_CREDIT != 0;
             }
-            if matches!(resolution, Resolution::Posted | Resolution::Voided) {
-                expected += 1;
-            }
             if !pending && transfer.flags & flags::VOID_PENDING_TRANSFER == 0 {
                 balances[debit].debits_posted =
                     balances[debit].debits_posted.wrapping_add(transfer.amount);
@@ -160,18 +200,25 @@ impl Books {
                     .wrapping_add(transfer.amount);
             }
             let expiry = expires_at(&transfer).filter(|_| waits);
+            timed += usize::from(expiry.is_some());
             if let Some(expires_at) = expiry
                 && !self.expiries.contains(expires_at, row)
             {
                 found.broken(|| format!("transfer {id} waits, and nothing will let it expire"));
             }
         }
-        if resolved != expected {
+        if timed != self.expiries.len() {
+            let listed = self.expiries.len();
             found.broken(|| {
-                format!(
-                    "{resolved} transfers post or void another, and {expected} are posted or voided"
-                )
+                format!("{timed} transfers wait for their time, and {listed} are listed")
             });
+        }
+        for row in 0..self.transfers.len() {
+            let is_resolved = self.resolutions.of(row) != Resolution::None;
+            if is_resolved != is_set(&resolved, row) {
+                let id = self.transfer_row(row).id;
+                found.broken(|| format!("transfer {id} is resolved by nothing, or unaware of it"));
+            }
         }
         for ((account, balances), closed) in (0..self.accounts.len())
             .map(|row| self.accounts.row(row))
@@ -197,23 +244,88 @@ impl Books {
         }
     }
 
-    fn verify_resolution(&self, transfer: &Transfer, found: &mut Verified) {
+    fn verify_resolution(
+        &self,
+        transfer: &Transfer,
+        row: u32,
+        resolved: &mut [u64],
+        found: &mut Verified,
+    ) {
         let (id, pending_id) = (transfer.id, transfer.pending_id);
-        let Known::Transfer(row) = self.transfer(pending_id, IdHash::of(pending_id)) else {
+        let Known::Transfer(pending_row) = self.transfer(pending_id, IdHash::of(pending_id)) else {
             return found
                 .broken(|| format!("transfer {id} resolves {pending_id}, which is not there"));
         };
-        let expected = if transfer.flags & flags::POST_PENDING_TRANSFER != 0 {
-            Resolution::Posted
+        let pending = self.transfer_row(pending_row);
+        let is_post = transfer.flags & flags::POST_PENDING_TRANSFER != 0;
+        let (expected, amounts_agree) = if is_post {
+            (Resolution::Posted, transfer.amount <= pending.amount)
         } else {
-            Resolution::Voided
+            (Resolution::Voided, transfer.amount == pending.amount)
         };
-        if self.resolutions.of(row) != expected {
+        if self.resolutions.of(pending_row) != expected {
             found.broken(|| {
                 format!("transfer {id} resolves {pending_id}, which does not know of it")
             });
         }
+        let accounts = |of: &Transfer| (of.debit_account_id, of.credit_account_id);
+        if pending_row >= row
+            || pending.flags & flags::PENDING == 0
+            || accounts(&pending) != accounts(transfer)
+            || !amounts_agree
+        {
+            found.broken(|| {
+                format!("transfer {id} resolves {pending_id}, which is none that it could")
+            });
+        }
+        if set(resolved, pending_row) {
+            found.broken(|| format!("transfer {pending_id} is resolved twice"));
+        }
     }
+
+    /// Expiries that have happened, in order.
+    fn verify_expired(&self, resolved: &mut [u64], found: &mut Verified) {
+        let mut before = 0;
+        for number in 0..self.expired.len() {
+            let expired = self.expired.read(number);
+            let row = expired.pending;
+            if row >= self.transfers.len() {
+                found.broken(|| format!("expiry {number} is that of no transfer"));
+                continue;
+            }
+            let pending = self.transfer_row(row);
+            let accounts = [pending.debit_account_id, pending.credit_account_id];
+            let rows = accounts.map(|id| self.account_row(id, ROW_UNKNOWN));
+            let is_due = expires_at(&pending).is_some_and(|at| at <= expired.timestamp);
+            if !is_due
+                || expired.timestamp <= before
+                || expired.at <= row
+                || expired.at > self.transfers.len()
+                || expired.amount != pending.amount
+                || expired.flags != pending.flags
+                || rows != [expired.debit, expired.credit]
+                || self.resolutions.of(row) != Resolution::Expired
+            {
+                let id = pending.id;
+                found.broken(|| format!("the expiry of transfer {id} is not what it should be"));
+            }
+            before = expired.timestamp;
+            if set(resolved, row) {
+                found.broken(|| format!("transfer {} is resolved twice", pending.id));
+            }
+        }
+    }
+}
+
+fn is_set(bits: &[u64], row: u32) -> bool {
+    bits[row as usize / 64] >> (row % 64) & 1 == 1
+}
+
+/// Whether it was set before.
+fn set(bits: &mut [u64], row: u32) -> bool {
+    let was = is_set(bits, row);
+    bits[row as usize / 64] |= 1 << (row % 64);
+    was
 }
 
 #[cfg(test)]
@@ -267,7 +379,14 @@ mod tests {
     #[test]
     fn whatever_is_changed_is_noticed() {
         type Change = (&'static str, fn(&mut Books));
-        let changes: [Change; 6] = [
+        let changes: [Change; 9] = [
+            ("exceed its limits", |books| {
+                books.accounts.row_mut(0).flags |= account_flags::DEBITS_MUST_NOT_EXCEED_CREDITS;
+            }),
+            ("are listed", |books| books.expiries.insert(1 << 60, 2)),
+            ("of another ledger", |books| {
+                books.accounts.row_mut(0).ledger += 1;
+            }),
             ("balances", |books| {
                 books.accounts.row_mut(0).debits_posted += 1
             }),
@@ -280,7 +399,7 @@ mod tests {
             ("does not know of it", |books| {
                 books.resolutions.set(1, Resolution::Voided);
             }),
-            ("are posted or voided", |books| {
+            ("by nothing", |books| {
                 books.resolutions.set(3, Resolution::Posted);
             }),
             ("not found by its id", |books| {

@@ -215,7 +215,7 @@ impl Simulation {
                 huge_pages: false,
                 ..PoolConfig::REPLICA
             };
-            let random = [Stream::Disks, Stream::Names].map(|of| stream(of, u64::from(replica)));
+            let random = [Stream::Disks, Stream::Files].map(|of| stream(of, u64::from(replica)));
             let mut host = Host::new(
                 &identity,
                 pool,
@@ -589,6 +589,11 @@ impl Simulation {
         let host = &mut self.hosts[usize::from(replica)];
         let name = host.files(FileKind::Accounts).nth(number);
         name.is_some_and(|name| host.damage_file(name, 0))
+    }
+
+    /// The same in the list of the checkpoint's files.
+    pub fn damage_manifest(&mut self, replica: ReplicaIndex) -> bool {
+        self.hosts[usize::from(replica)].damage_manifest()
     }
 
     /// Whether every file of a replica's checkpoint is on its disk as it was written.

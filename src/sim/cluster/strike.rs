@@ -187,7 +187,11 @@ impl Simulation {
         }
         if damage == Damage::Checkpoint {
             let allowed = atlas.may_damage_checkpoint(replica);
-            if allowed {
+            if allowed && self.hosts[index].rots_anywhere() {
+                let file = self.hosts[index].let_rot();
+                let name = file.map_or_else(String::new, |name| name.to_string());
+                self.damaged(replica, damage, &name);
+            } else if allowed {
                 self.hosts[index].damage_checkpoint();
                 self.damaged(replica, damage, &"the one in force");
             }

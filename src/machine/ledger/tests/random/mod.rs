@@ -566,6 +566,7 @@ fn long_histories(events: usize) -> Counts {
     while sum.borrow().events < events {
         let config = ProptestConfig {
             cases: 1,
+            max_shrink_iters: 20_000,
             max_shrink_time: 120_000,
             failure_persistence: None,
             ..ProptestConfig::default()
