@@ -102,7 +102,8 @@ fn a_reply_is_lost_before_a_checkpoint_is_fetched_who_fetched_it_gives_the_first
     cluster.heal();
     // The checkers know whether it is the first result, and whether it was executed again.
     assert!(cluster.run_until(MINUTE, |c| c.replies_to(0) > replies)?);
-    assert!(cluster.finish()?.transfers > 0);
+    let report = cluster.finish()?;
+    assert!(report.transfers > 0 && report.evictions == 0, "{report:?}");
     Ok(())
 }
 

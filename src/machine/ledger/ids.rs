@@ -4,7 +4,7 @@
 //!   id ──► recent   index in memory: the ids in no run, and those of pending transfers that wait    one line
 //!     └──► runs     the rest, by hash, in files
 //!
-//!   chunk full ──► in a file ──► 64 of them: their ids in a run, too ──► a sweep takes them out of the index
+//!   chunk full ──► in a file ──► 32 of them: their ids in a run, too ──► a sweep takes them out of the index
 //! ```
 //!
 //! Rows here are those of `transfers`, and [`FAILED_BASE`] + those of `failed`. An id is looked for in memory

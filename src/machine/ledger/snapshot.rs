@@ -148,8 +148,8 @@ pub(super) const FAILED: RunTable = RunTable {
 /// until there are enough for one.
 ///
 /// ```text
-///   chunk  0 ...... 63 │ 64 ...... 127 │ 128  129  130
-///          run 0       │ run 1         │ waiting
+///   chunk  0 ...... 31 │ 32 ...... 63 │ 64  65  66
+///          run 0       │ run 1        │ waiting
 /// ```
 #[derive(Debug, Default, Clone)]
 pub(super) struct FileIds {
