@@ -204,6 +204,7 @@ impl Vsr {
         let header = *message.header();
         let op = header.op;
         self.take_journal_room(header.size as usize);
+        self.beyond_reach = false;
         self.log.fill(&header);
         self.timestamp = self.timestamp.max(header.timestamp);
         self.holes.restoring.insert(op);

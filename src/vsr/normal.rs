@@ -343,6 +343,7 @@ impl Vsr {
             return false;
         }
         self.take_journal_room(size);
+        self.beyond_reach = false;
         self.expected.remove(&header.op);
         self.append(prepare, effects);
         true

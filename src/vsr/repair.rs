@@ -273,7 +273,6 @@ impl Vsr {
                 && !Mutant::NeverBeyondReach.is_on();
             return;
         }
-        self.beyond_reach = false;
         match &self.target {
             Some(target) if target.donor == header.replica => {
                 self.compare(first, checksums);
@@ -285,10 +284,16 @@ impl Vsr {
                 self.complete_if_reconciled(now, effects);
                 self.repair(now, effects);
             }
-            None if self.status == Status::Normal && header.replica == self.primary() => {
-                self.expect(first, checksums);
+            // Only the target's donor can say what belongs to the log that is fetched: that others have
+            // earlier entries is of no use.
+            Some(_) => {}
+            None if self.status == Status::Normal => {
+                self.beyond_reach = false;
+                if header.replica == self.primary() {
+                    self.expect(first, checksums);
+                }
             }
-            _ => {}
+            None => {}
         }
     }
 

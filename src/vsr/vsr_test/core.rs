@@ -92,6 +92,26 @@ fn logs_are_compared_where_the_other_begins_if_it_begins_above_what_is_verified(
     }
 }
 
+#[test]
+fn who_is_beyond_the_reach_of_its_donor_is_not_helped_by_what_others_have() {
+    let checksums: Vec<u128> = (1..=20).map(|op| 1000 + op).collect();
+    let mut lacking = comes_back(2, 0, 0, &checksums[..5], 5);
+    let mut view = lacking.pool.acquire(3 * 16).unwrap();
+    let mut header = Header::new(Command::View, CLUSTER, 1, 1);
+    (header.op, header.commit, header.context) = (20, 20, checksums[19]);
+    view.fill(header, &body_of(&checksums[17..]));
+    answers(&mut lacking, Event::Message(view.freeze()));
+    // The view's primary has lost what comes next with an earlier checkpoint; replica 0 has it still.
+    for (from, base, known) in [(1, 8, &[][..]), (0, 0, &checksums[5..17])] {
+        let mut headers = lacking.pool.acquire(known.len() * 16).unwrap();
+        let mut header = Header::new(Command::Headers, CLUSTER, from, 1);
+        (header.op, header.commit) = (6, base);
+        headers.fill(header, &body_of(known));
+        answers(&mut lacking, Event::Message(headers.freeze()));
+        assert!(lacking.is_beyond_reach(), "told by {from}");
+    }
+}
+
 /// The commands that a replica sends when it hears nothing for so long, a tick after the other.
 fn says_within(vsr: &mut Vsr, now: &mut u64, milliseconds: u64) -> Vec<Command> {
     let mut effects = Vec::new();
