@@ -15,8 +15,8 @@
 //! | `options` | how a run is made up |
 //!
 //! **Modes**: `stampede sim` draws everything from the seed (the swarm: a kind of fault may be absent,
-//! rare or frequent, because kinds hide each other), or runs a light load without faults, to say how
-//! fast it is; `tests/simulator/` has named scenarios in a small vocabulary, conversations, and fixed seeds
+//! rare or frequent, because kinds hide each other), runs a light load without faults, to say how
+//! fast it is, or spoils answers, to show that it notices; `tests/simulator/` has named scenarios in a small vocabulary, conversations, and fixed seeds
 //! twice.
 //!
 //! **Simulated**: crashes and power failures at any instant, with every mixture of the sectors of
