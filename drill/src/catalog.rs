@@ -13,6 +13,9 @@ const MEDIUM: u64 = 256;
 /// What a replica does unless told otherwise.
 const SCRUB: u64 = 8;
 
+/// Sessions for guests: few, so that a drill can push all of them out.
+const SEATS: u32 = 16;
+
 #[derive(Debug)]
 pub(crate) struct Drill {
     pub(crate) name: &'static str,
@@ -24,6 +27,8 @@ pub(crate) struct Drill {
     pub(crate) journal_mebibytes: u64,
     /// How fast checkpoint files are read and verified, per second.
     pub(crate) scrub_mebibytes: u64,
+    /// Sessions beside those of the load; there are more clients that want one.
+    pub(crate) seats: Option<u32>,
     /// Milliseconds: the longest gap without an acknowledgement (p99 over the runs), and the time to recover.
     pub(crate) gap_ms: Option<f64>,
     pub(crate) recovery_ms: Option<f64>,
@@ -41,6 +46,7 @@ const fn drill(
         runs: 1,
         journal_mebibytes: MEDIUM,
         scrub_mebibytes: SCRUB,
+        seats: None,
         gap_ms: None,
         recovery_ms: None,
     }
@@ -84,6 +90,14 @@ pub(crate) const ALL: &[Drill] = &[
         "kill -9 of one primary after the other: service stops without a majority and resumes with one",
         scenario::cascade,
     ),
+    Drill {
+        seats: Some(SEATS),
+        ..drill(
+            "sessions",
+            "more clients than sessions: the oldest are evicted, told so and back, also when the primary is killed",
+            scenario::sessions,
+        )
+    },
     drill(
         "rejoin",
         "a backup was away: it catches up while the others serve, and counts again",

@@ -19,6 +19,7 @@ use stampede_bench::engine::Clock;
 use stampede_bench::pace::Nanos;
 use stampede_client::Options;
 
+use crate::args::Settings;
 use crate::catalog::Drill;
 use crate::links::Links;
 use crate::process::{Line, Process};
@@ -77,24 +78,25 @@ pub(crate) struct Cluster {
     program: PathBuf,
     journal_mebibytes: u64,
     scrub_mebibytes: u64,
+    /// Sessions that it is formatted for, where that is not the default.
+    sessions: Option<u32>,
     clock: Clock,
     pub(crate) replicas: Vec<Replica>,
     links: Option<Links>,
 }
 
 impl Cluster {
-    /// So many replicas below `directory`, which is made; not formatted yet.
+    /// Replicas below `directory`, which is made; not formatted yet.
     pub(crate) fn new(
-        program: &Path,
+        settings: &Settings,
         directory: &Path,
-        count: usize,
         drill: &Drill,
         clock: Clock,
     ) -> Result<Self, Trouble> {
         fs::create_dir_all(directory)
             .map_err(|error| Trouble::failed(format!("{}: {error}", directory.display())))?;
         let mut ports = Ports::new();
-        let replicas = (0..count).map(|index| {
+        let replicas = (0..settings.replicas).map(|index| {
             Ok(Replica {
                 directory: directory.join(format!("replica-{index}")),
                 address: ports.next()?,
@@ -104,9 +106,10 @@ impl Cluster {
             })
         });
         Ok(Self {
-            program: program.to_owned(),
+            program: settings.program.clone(),
             journal_mebibytes: drill.journal_mebibytes,
             scrub_mebibytes: drill.scrub_mebibytes,
+            sessions: drill.seats.map(|seats| settings.clients + seats),
             clock,
             replicas: replicas.collect::<Result<_, Trouble>>()?,
             links: None,
@@ -146,6 +149,7 @@ impl Cluster {
             .arg(format!("--replica={index}"))
             .arg(format!("--replica-count={}", self.count()))
             .arg(format!("--journal-size={}MiB", self.journal_mebibytes))
+            .args(self.sessions.map(|count| format!("--clients-max={count}")))
             .arg(&self.replicas[index].directory)
             .output()
             .map_err(|error| {

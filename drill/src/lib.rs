@@ -5,6 +5,7 @@
 //!   args ──► catalog ──► scenario ───────► scene ──► cluster: processes, directories, logs
 //!            names,      one function      verbs     load:    clients that keep books
 //!            aims        for each drill      │
+//!                                            │             guests:  clients that are evicted
 //!                                            └─ marks, windows ─┐
 //!                          books, as found ──► verdict ◄────────┘ ──► report (text, JSON, HTML)
 //! ```
@@ -27,6 +28,7 @@ mod books;
 mod catalog;
 mod cluster;
 mod disks;
+mod guests;
 mod links;
 mod load;
 mod namespaces;

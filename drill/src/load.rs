@@ -34,7 +34,7 @@ const PATIENCE_CAPTIVE: Duration = Duration::from_secs(3);
 const BATCHES_MAX: usize = 5_000_000;
 
 /// Clients that load what is to be there before, and the size of their batches: the largest.
-const PRELOADERS: u32 = 2;
+pub(crate) const PRELOADERS: u32 = 2;
 const PRELOAD_BATCH: u64 = 8000;
 
 /// How much load, and where to.
@@ -45,6 +45,8 @@ pub(crate) struct LoadOptions {
     pub(crate) batch: u32,
     /// Transfers that are on disk before the load begins, in full batches.
     pub(crate) preload: u64,
+    /// Clients that the story has beside these; they find accounts, too.
+    pub(crate) guests: u32,
 }
 
 /// What clients tell each other and the scene while they work.
@@ -54,8 +56,6 @@ struct Shared {
     stop: AtomicBool,
     sums: Vec<Sums>,
     registered: AtomicU32,
-    /// Sending time of the latest sent request for transfers that was acknowledged.
-    newest: AtomicU64,
     acknowledged: AtomicU64,
     view: AtomicU32,
     troubles: Mutex<Vec<String>>,
@@ -66,6 +66,8 @@ struct Shared {
 struct Sums {
     sent: AtomicU64,
     acknowledged: AtomicU64,
+    /// Sending time of the latest request for transfers that was acknowledged.
+    newest: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -79,14 +81,14 @@ impl Load {
     /// Creates the accounts, loads what is to be there before, and begins.
     pub(crate) fn start(options: &LoadOptions, clock: Clock) -> Result<Self, Trouble> {
         let mut client = connect(&options.cluster, PATIENCE_FIRST)?;
-        create_accounts(&mut client, options.clients + PRELOADERS)?;
+        let clients = options.clients + PRELOADERS + options.guests;
+        create_accounts(&mut client, clients)?;
         let preloaded = preload(options, clock)?;
         let shared = Arc::new(Shared {
             clock,
             stop: AtomicBool::new(false),
             sums: (0..options.clients).map(|_| Sums::default()).collect(),
             registered: AtomicU32::new(0),
-            newest: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             view: AtomicU32::new(0),
             troubles: Mutex::new(Vec::new()),
@@ -115,7 +117,14 @@ impl Load {
 
     /// Whether a request has been acknowledged that was sent at `instant` or later.
     pub(crate) fn serves_since(&self, instant: Nanos) -> bool {
-        self.shared.newest.load(Ordering::Acquire) >= instant
+        let newest = |sums: &Sums| sums.newest.load(Ordering::Acquire);
+        self.shared.sums.iter().any(|sums| newest(sums) >= instant)
+    }
+
+    /// The same of every client.
+    pub(crate) fn serves_all_since(&self, instant: Nanos) -> bool {
+        let newest = |sums: &Sums| sums.newest.load(Ordering::Acquire);
+        self.shared.sums.iter().all(|sums| newest(sums) >= instant)
     }
 
     /// The highest view that clients have heard of.
@@ -357,7 +366,7 @@ impl<'a> Worker<'a> {
             }
         }
         sums.acknowledged.fetch_add(amount, Ordering::Release);
-        self.shared.newest.fetch_max(sent, Ordering::AcqRel);
+        sums.newest.store(sent, Ordering::Release);
         self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

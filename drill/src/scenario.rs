@@ -97,6 +97,33 @@ pub(crate) fn cascade(scene: &mut Scene) -> Result<(), Trouble> {
     })
 }
 
+/// More clients than sessions: whoever spoke least recently is evicted, is told so, and goes on in a new
+/// session. The next primary evicts the same ones, and answers the same ones.
+pub(crate) fn sessions(scene: &mut Scene) -> Result<(), Trouble> {
+    /// One of so many parts.
+    const HALF: usize = 2;
+    const ALL: usize = 1;
+    scene.start()?;
+    scene.repeat(|scene| {
+        scene.steady()?;
+        scene.guests_arrive()?;
+        // Half of each, so that words count and not arrivals, and the next primary has some left to evict.
+        scene.seated_guests_are_answered(HALF)?;
+        let before = scene.evicted_guests_are_told(HALF)?;
+        // At once: what was executed last must be known to the next one.
+        let primary = scene.primary();
+        scene.gap(|scene| {
+            scene.kill(&[primary]);
+            scene.service_resumes()
+        })?;
+        scene.seated_guests_are_answered(ALL)?;
+        let after = scene.evicted_guests_are_told(ALL)?;
+        scene.evictions(before, after);
+        scene.restart(&[primary])?;
+        scene.caught_up(primary)
+    })
+}
+
 /// A backup is away while the others work, and comes back: it catches up while they go on, and counts.
 pub(crate) fn rejoin(scene: &mut Scene) -> Result<(), Trouble> {
     scene.start()?;

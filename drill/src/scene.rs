@@ -18,7 +18,8 @@ use crate::books::{self, Books, ClientBooks};
 use crate::catalog::Drill;
 use crate::cluster::{Cluster, Entry};
 use crate::disks::{self, Throttle};
-use crate::load::{self, Captive, Load, LoadOptions};
+use crate::guests::{self, Guests};
+use crate::load::{self, Captive, Load, LoadOptions, PRELOADERS};
 use crate::report::{Aim, Distribution, Figure, Mark, Outcome, Timeline};
 use crate::signal;
 use crate::trouble::Trouble;
@@ -65,6 +66,7 @@ pub(crate) struct Scene {
     forbidden: Vec<(Nanos, Nanos)>,
     notes: Vec<String>,
     captives: Vec<ClientBooks>,
+    guests: Guests,
     figures: Vec<Measure>,
     throttle: Option<Throttle>,
     mounts: Vec<PathBuf>,
@@ -82,6 +84,13 @@ enum Measure {
         before: Span,
         meanwhile: Span,
         aim: f64,
+    },
+    /// Told of by the primary that dies, and by the next one.
+    Evictions {
+        clients: u32,
+        sessions: u32,
+        before: usize,
+        after: usize,
     },
 }
 
@@ -122,6 +131,19 @@ impl Measure {
                     aim: Some(Aim::AtLeast(aim)),
                 }
             }
+            Self::Evictions {
+                clients,
+                sessions,
+                before,
+                after,
+            } => Figure {
+                name: format!(
+                    "{clients} clients with {sessions} sessions, {before} told and back with the first primary, {after} with the next:"
+                ),
+                value: (before + after) as f64,
+                unit: "evictions",
+                aim: None,
+            },
         }
     }
 }
@@ -138,13 +160,10 @@ impl Scene {
                 directory.display()
             )));
         }
-        let cluster = Cluster::new(
-            &settings.program,
-            &directory,
-            settings.replicas,
-            drill,
-            clock,
-        )?;
+        let cluster = Cluster::new(settings, &directory, drill, clock)?;
+        // Their accounts follow those of the load.
+        let first = settings.clients + PRELOADERS;
+        let guests = Guests::new(drill.seats.unwrap_or(0), first, settings.batch, clock);
         Ok(Self {
             drill,
             settings: settings.clone(),
@@ -159,6 +178,7 @@ impl Scene {
             forbidden: Vec::new(),
             notes: Vec::new(),
             captives: Vec::new(),
+            guests,
             figures: Vec::new(),
             throttle: None,
             mounts: Vec::new(),
@@ -249,6 +269,7 @@ impl Scene {
             clients: self.settings.clients,
             batch: self.settings.batch,
             preload: self.settings.preload,
+            guests: guests::count(self.drill.seats.unwrap_or(0)),
         };
         self.load = Some(Load::start(&options, self.clock)?);
         self.wait_until("all clients have a session", |scene| scene.load().is_up())?;
@@ -318,6 +339,52 @@ impl Scene {
         self.mark(&format!("load for {times} journals"));
         self.wait_within(PATIENCE_LONG, "the journals are outgrown", |scene| {
             (scene.load().acknowledged() - begin) as f64 > sectors
+        })
+    }
+
+    // ── guests ──────────────────────────────────────────────────────────────────────────────────
+
+    /// All guests register, one after the other. There is no room for all of them: the last ones push out the
+    /// first, and every session that neither they nor the load have.
+    pub(crate) fn guests_arrive(&mut self) -> Result<(), Trouble> {
+        self.mark("guests arrive");
+        let options = self.cluster.options();
+        for index in self.guests.all() {
+            self.load_is_newest()?;
+            self.guests.arrives(index, &options)?;
+        }
+        Ok(())
+    }
+
+    /// Of the guests that have a session, one of so many parts speak: it is theirs still.
+    pub(crate) fn seated_guests_are_answered(&mut self, parts: usize) -> Result<(), Trouble> {
+        self.mark("guests with a session speak");
+        for index in first_of(parts, self.guests.seated()) {
+            signal::check()?;
+            self.guests.is_answered(index)?;
+        }
+        Ok(())
+    }
+
+    /// The same of those that have none any more: each is told, and comes back in the place of another. Gives
+    /// how many.
+    pub(crate) fn evicted_guests_are_told(&mut self, parts: usize) -> Result<usize, Trouble> {
+        self.mark("evicted guests speak");
+        let options = self.cluster.options();
+        let evicted = first_of(parts, self.guests.evicted());
+        for index in &evicted {
+            self.load_is_newest()?;
+            self.guests.is_told(*index, &options)?;
+        }
+        Ok(evicted.len())
+    }
+
+    /// Waits until every client of the load has spoken after all guests: the oldest session is a guest's,
+    /// however slow a machine is to wake one of them.
+    fn load_is_newest(&mut self) -> Result<(), Trouble> {
+        let now = self.now();
+        self.wait_until("every client is answered", |scene| {
+            scene.load().serves_all_since(now)
         })
     }
 
@@ -637,6 +704,17 @@ impl Scene {
         Ok(())
     }
 
+    /// How many guests were told that their session is over.
+    pub(crate) fn evictions(&mut self, before: usize, after: usize) {
+        let seats = self.drill.seats.unwrap_or(0);
+        self.figures.push(Measure::Evictions {
+            clients: self.settings.clients + guests::count(seats),
+            sessions: self.settings.clients + seats,
+            before,
+            after,
+        });
+    }
+
     fn compare(
         &mut self,
         what: impl FnOnce(&mut Self) -> Result<(), Trouble>,
@@ -721,6 +799,7 @@ impl Scene {
         }
         let mut books = self.load.take().map(Load::finish).unwrap_or_default();
         books.captives = std::mem::take(&mut self.captives);
+        books.clients.extend(self.guests.take_books());
         // Without a cluster that answers there is nothing to hold the books against.
         if played.is_ok() {
             match self.audit(&books) {
@@ -764,6 +843,12 @@ impl Scene {
         // What cannot be removed is in the way of nothing but space, and its owner finds it by name.
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The first one of so many parts.
+fn first_of(parts: usize, mut guests: Vec<usize>) -> Vec<usize> {
+    guests.truncate(guests.len() / parts);
+    guests
 }
 
 fn names(indexes: &[usize]) -> String {

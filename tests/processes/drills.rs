@@ -38,7 +38,7 @@ fn play(name: &str, drills: &[&str]) -> String {
 
 #[test]
 fn quick_drills_are_green() {
-    let drills = ["primary-crash", "power-loss"];
+    let drills = ["primary-crash", "sessions", "power-loss"];
     let report = play("drills", &drills);
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     for (index, name) in drills.iter().enumerate() {
@@ -71,16 +71,22 @@ esac
 exec "$STAMPEDE_REAL" "$@"
 "#;
 
-#[test]
-fn a_cluster_that_forgets_what_it_acknowledged_is_red() {
-    let directory = test_directory("drills_canary");
-    let program = directory.join("forgetful");
-    fs::write(&program, FORGETFUL).expect("target/ can be written");
+/// Stands for `stampede`, and keeps all sessions.
+const HOSPITABLE: &str = r#"#!/bin/sh
+[ "$1" = format ] && set -- $(echo "$@" | sed 's/--clients-max=[0-9]*/--clients-max=100/')
+exec "$STAMPEDE_REAL" "$@"
+"#;
+
+/// Plays a drill with a script in the place of the program: it must be red, and say so.
+fn is_red_with(script: &str, drill: &str, complaint: &str) {
+    let directory = test_directory(&format!("drills_canary_{drill}"));
+    let program = directory.join("stand-in");
+    fs::write(&program, script).expect("target/ can be written");
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(&program, mode).expect("it is ours");
     let data = directory.join("data");
     let output = Command::new(PROGRAM)
-        .args(["drill", "power-loss", "--runs=1", "--steady=0.3"])
+        .args(["drill", drill, "--runs=1", "--steady=0.3"])
         .arg(format!("--program={}", program.display()))
         .arg(format!("--dir={}", data.display()))
         .env("STAMPEDE_REAL", PROGRAM)
@@ -88,11 +94,24 @@ fn a_cluster_that_forgets_what_it_acknowledged_is_red() {
         .expect("the program can be run");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("power-loss: RED: "), "{text}");
+    let verdict = format!("{drill}: RED: ");
+    assert!(text.contains(&verdict), "{text}");
+    assert!(text.contains(complaint), "{text}");
     assert!(text.contains("data and logs are in "), "{text}");
     let left = fs::read_dir(&data).expect("a failed drill leaves its data");
     assert_eq!(left.count(), 1);
     fs::remove_dir_all(directory).expect("it is ours");
+}
+
+#[test]
+fn a_cluster_that_forgets_what_it_acknowledged_is_red() {
+    is_red_with(FORGETFUL, "power-loss", "");
+}
+
+#[test]
+fn a_cluster_that_evicts_nobody_is_red() {
+    let complaint = "answered in a session that was pushed out";
+    is_red_with(HOSPITABLE, "sessions", complaint);
 }
 
 #[test]

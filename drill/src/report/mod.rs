@@ -124,7 +124,12 @@ impl Figure {
         let missed = if self.is_missed() { "missed " } else { "" };
         let aim = self.aim.map(|aim| format!(" ({missed}aim: {aim})"));
         let aim = aim.unwrap_or_default();
-        format!("{} {:.2} {}{aim}", self.name, self.value, self.unit)
+        // A count has no decimals.
+        let decimals = if self.value.fract() == 0.0 { 0 } else { 2 };
+        let Self {
+            name, value, unit, ..
+        } = self;
+        format!("{name} {value:.decimals$} {unit}{aim}")
     }
 }
 
