@@ -122,8 +122,10 @@ node_with_client() {
 # Runs the tests of one client, which are marked `#[ignore]` because they need it.
 official() {
     local test=$1 variable=$2 place=$3
+    local before=$passed
     export "$variable=$place"
     cargo_test "$test" --test processes -- --ignored --exact "official::$test"
+    ((passed > before)) || fail "official::$test has not passed"
     unasked=$((unasked - 1))
 }
 
