@@ -167,11 +167,12 @@ impl ReplicaDriver {
             Status::Normal => {
                 tracing::info!("serving: backup in view {view}, op {head}, committed {commit}");
             }
-            Status::Recovering => tracing::warn!(
+            // Also when the view's log is on its way already.
+            Status::Recovering | Status::CatchUp if progress.recovering => tracing::warn!(
                 "recovering: what this disk had promised is not known; no vote until the others have \
                  brought it up to date (view {view}, op {head})"
             ),
-            Status::ViewChange | Status::CatchUp | Status::Resigned => {
+            Status::ViewChange | Status::CatchUp | Status::Resigned | Status::Recovering => {
                 let status = progress.status;
                 tracing::info!(
                     "not serving: {status:?}, view {view}, op {head}, committed {commit}"
