@@ -133,6 +133,13 @@ fn a_killed_replica_shows_all_that_it_acknowledged() {
     let (code, output, _) = stampede(&["inspect", "verify", directory]);
     assert_eq!(code, Some(0), "{output}");
     assert!(output.contains("sound"), "{output}");
+    // There is no checkpoint yet: all of them are in the log, which has been executed.
+    let (_, output, _) = stampede(&["inspect", "verify", directory, "--json"]);
+    let ledger = &serde_json::from_str::<Value>(&output).unwrap()["verify"]["ledger"];
+    assert_eq!(
+        (&ledger["transfers"], &ledger["broken"]),
+        (&TRANSFERS.into(), &0.into())
+    );
 
     // One byte of an acknowledged entry that is not the last.
     let segment = path.join("journal/journal-0000.seg");

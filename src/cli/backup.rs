@@ -10,7 +10,6 @@
 //! The replica is not asked and does not notice: its files are immutable, its superblock says which ones
 //! count, and a file that goes while it is being copied has been followed by a newer checkpoint.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -75,7 +74,7 @@ fn io_failure(action: &str, path: &Path, error: &io::Error) -> Failure {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let data = DataDirectory::new(&arguments.directory);
     let first = data.state().map_err(Failure::new)?;
-    let target = Target::open(&arguments.image, &first)?;
+    let mut target = Target::open(&arguments.image, &first)?;
     let mut problem = None;
     for _ in 0..ATTEMPTS_MAX {
         let state = data.state().map_err(Failure::new)?;
@@ -124,7 +123,7 @@ impl Taken {
 struct Target {
     path: PathBuf,
     /// Checksums of files that this backup has seen whole, or copied: a later attempt need not read them again.
-    whole: RefCell<BTreeSet<u128>>,
+    whole: BTreeSet<u128>,
 }
 
 impl Target {
@@ -169,12 +168,12 @@ impl Target {
         }
         Ok(Self {
             path: path.to_owned(),
-            whole: RefCell::default(),
+            whole: BTreeSet::new(),
         })
     }
 
     /// One attempt.
-    fn take(&self, data: &DataDirectory, state: &State) -> Result<Taken, Trouble> {
+    fn take(&mut self, data: &DataDirectory, state: &State) -> Result<Taken, Trouble> {
         let source = Checkpoints::of(data);
         let path = self.path.join("checkpoints");
         let mut storage = DirectoryStorage::open(&path)
@@ -192,16 +191,15 @@ impl Target {
             let mut entries: Vec<FileEntry> = entries.collect();
             // What later checkpoints drop is copied first; files of full chunks stay.
             entries.sort_by_key(|entry| entry.name.kind.is_chunk());
-            let mut whole = self.whole.borrow_mut();
             for entry in entries {
                 taken.files += 1;
-                if whole.contains(&entry.checksum) || is_whole(&storage, entry) {
+                if self.whole.contains(&entry.checksum) || is_whole(&storage, entry) {
                     taken.present += entry.size;
                 } else {
                     copy(&source, &mut storage, entry).map_err(of_store)?;
                     taken.copied += entry.size;
                 }
-                whole.insert(entry.checksum);
+                self.whole.insert(entry.checksum);
             }
             storage
                 .sync()

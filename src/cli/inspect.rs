@@ -77,7 +77,7 @@ enum Part {
     Checkpoint,
     /// Clients, as of the newest checkpoint
     Sessions,
-    /// Every checksum of every file, and every invariant of the ledger
+    /// Every checksum of every file, and the ledger added up again at the end of its log
     Verify,
     /// Everything
     All,

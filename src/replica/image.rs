@@ -64,7 +64,12 @@ pub fn committed<E: From<ImageError>>(
     .map_err(opened)?;
     let scanned = found.finish(state, &recovery).map_err(ImageError::Open)?;
     let base = scanned.log.base();
-    let commit = scanned.commit.max(state.commit);
+    // Alone, what is on disk is on a quorum.
+    let commit = if state.is_alone() {
+        scanned.log.head()
+    } else {
+        scanned.commit.max(state.commit)
+    };
     let mut wanted = BTreeMap::new();
     let mut last = state.checkpoint_op;
     for (op, location) in (base + 1..).zip(&scanned.locations) {

@@ -139,11 +139,13 @@ fn ledger(
 
 /// Executes what a replica's journal holds as committed after its checkpoint.
 fn replay(source: &Source, state: &State, ledger: Ledger) -> Result<Replay<Ledger>, ImageError> {
+    // They have been told already: the journal was looked at before.
     let mut problems = Vec::new();
     let path = source.journal_path();
     let mut segments = Segments::open(&path, &journal_config(state), &mut problems);
     let mut replay = Replay::new(state, ledger);
-    // Entries come in the order in which they lie there; a restored one lies behind later ones.
+    // Entries come in the order in which they lie there; a restored one lies behind later ones. No more wait
+    // for it than the journal holds.
     let mut early: BTreeMap<Op, Vec<u8>> = BTreeMap::new();
     let mut execute = || {
         image::committed(state, &mut segments, |payload| {
@@ -167,7 +169,11 @@ fn replay(source: &Source, state: &State, ledger: Ledger) -> Result<Replay<Ledge
 
 impl VerifyReport {
     pub(super) fn write(&self, out: &mut String) {
-        heading(out, "verify", "every checksum, every invariant");
+        heading(
+            out,
+            "verify",
+            "every checksum, and the ledger added up again",
+        );
         line(out, "journal", format!("{} entries", self.journal_entries));
         line(
             out,

@@ -1,4 +1,4 @@
-//! Every invariant of the books, checked against the transfers themselves. For a ledger at rest: it reads all
+//! The books, checked against the transfers themselves. For a ledger at rest: it reads all
 //! of it.
 //!
 //! ```text
