@@ -30,7 +30,7 @@ const INLINE_SIZE_MAX: usize = 32 * 1024;
 #[derive(Debug)]
 pub struct ReplicaDriver {
     replica: Replica,
-    standing: Option<(Status, u32, bool)>,
+    standing: Option<(Status, u32, bool, bool)>,
     beyond_reach: bool,
     missing: u64,
     waits_for: Option<u64>,
@@ -154,7 +154,8 @@ impl ReplicaDriver {
         self.announce_transfer(&progress, now);
         self.announce_distance(&progress);
         self.announce_scrub(&progress);
-        let standing = (progress.status, progress.view, progress.serving);
+        let recovers = progress.recovering && progress.status != Status::Normal;
+        let standing = (progress.status, progress.view, progress.serving, recovers);
         if self.standing == Some(standing) {
             return;
         }
@@ -168,7 +169,7 @@ impl ReplicaDriver {
                 tracing::info!("serving: backup in view {view}, op {head}, committed {commit}");
             }
             // Also when the view's log is on its way already.
-            Status::Recovering | Status::CatchUp if progress.recovering => tracing::warn!(
+            Status::Recovering | Status::CatchUp if recovers => tracing::warn!(
                 "recovering: what this disk had promised is not known; no vote until the others have \
                  brought it up to date (view {view}, op {head})"
             ),
