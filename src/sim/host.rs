@@ -394,16 +394,16 @@ impl Host {
     }
 
     /// A bit of the checkpoint flips, wherever it may be; the file.
-    pub(crate) fn let_rot(&mut self) -> Option<FileName> {
-        let manifest = self.state().manifest()?;
-        let mut files = self.manifest()?.files;
+    pub(crate) fn let_rot(&mut self) -> FileName {
+        let manifest = self.state().manifest().expect("a checkpoint");
+        let mut files = self.manifest().expect("it was whole").files;
         files.push(manifest.entry());
         let file = files[self.files.index(files.len())];
         let offset = usize::try_from(self.files.below(file.size)).expect("in memory");
         let bit = u32::try_from(self.files.below(8)).expect("of a byte");
         self.storage.flip(file.name, offset, bit);
         self.rotten.push(file.name);
-        Some(file.name)
+        file.name
     }
 
     /// A bit of the checkpoint that this machine would start from flips.

@@ -146,11 +146,12 @@ impl Log {
         self.entries.back().is_some_and(|e| e.checksum == UNKNOWN)
     }
 
-    /// Somebody knows what the entry at `op` was: of use where nobody has said that yet.
-    pub fn name(&mut self, op: Op, checksum: u128) {
-        if self.is_missing(op) && self.checksum(op).is_none() {
-            let index = usize::try_from(op - self.base - 1).expect("entries are in memory");
-            self.entries[index] = Entry::missing(checksum);
+    /// Somebody knows what the last entry was: of use where nobody has said that yet.
+    pub fn name_end(&mut self, checksum: u128) {
+        if self.ends_unnamed()
+            && let Some(end) = self.entries.back_mut()
+        {
+            *end = Entry::missing(checksum);
         }
     }
 
@@ -295,16 +296,15 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_for_an_entry_that_has_none() {
+    fn a_name_is_for_an_end_that_has_none() {
         let mut log = Log::new(10, 100, 0);
         assert!(!log.ends_unnamed());
         log.push(entry(101));
         log.push_missing(102);
         log.push_missing(UNKNOWN);
         assert!(log.ends_unnamed());
-        for op in 10..=14 {
-            log.name(op, u128::from(op) + 90);
-        }
+        log.name_end(103);
+        log.name_end(104);
         assert_eq!(log.suffix(), (11, vec![101, 102, 103]));
         assert!(!log.ends_unnamed());
         assert_eq!(log.missing().collect::<Vec<_>>(), [12, 13]);

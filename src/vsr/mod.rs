@@ -345,8 +345,7 @@ impl Vsr {
             acknowledged: [0; REPLICAS_MAX],
             view_head: 0,
             target: None,
-            repair_donor: u8::try_from(promise.view % View::from(config.replica_count))
-                .expect("a replica"),
+            repair_donor: 0,
             verified: commit,
             expected: BTreeMap::new(),
             ahead: BTreeMap::new(),
@@ -367,6 +366,7 @@ impl Vsr {
             get_view_retry: Deadline::after(0, 0),
             get_view_asked: 0,
         };
+        vsr.repair_donor = vsr.primary();
         vsr.update_durable();
         vsr
     }

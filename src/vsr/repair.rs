@@ -7,10 +7,10 @@
 //!      │◄── prepare, prepare, … ─────┤   from memory or from the journal
 //! ```
 //!
-//! In normal operation a backup that missed prepares asks the primary, then the others in turn. A replica that catches up
-//! with a view has a target: the log as the view's primary announced it (or, for a new primary, as
-//! the replica with the best log described it). Its own entries above `verified` may have died in
-//! a view change; it compares checksums first, truncates only what disagrees, then fetches the
+//! In normal operation a backup that missed prepares asks the primary, then the others in turn. A replica
+//! that catches up with a view has a target: the log as the view's primary announced it (or, for a new
+//! primary, as the replica with the best log described it). Its own entries above `verified` may have died
+//! in a view change; it compares checksums first, truncates only what disagrees, then fetches the
 //! rest. One request is in flight at a time, for at most `REPAIR_WINDOW` prepares.
 //!
 //! Prepares of former views are taken only when `expected` names their checksum: an old primary's
@@ -70,11 +70,9 @@ impl Vsr {
         if parts >= first && parts < last && parts <= self.log.head() {
             self.truncate(self.verified);
         }
-        let mut known = (first..=self.verified).zip(checksums);
-        if self.log.ends_unnamed()
-            && let Some((op, checksum)) = known.find(|(op, _)| *op == self.log.head())
-        {
-            self.log.name(op, *checksum);
+        let mut shared = (first..=self.verified).zip(checksums);
+        if let Some((_, checksum)) = shared.find(|(op, _)| *op == self.log.head()) {
+            self.log.name_end(*checksum);
         }
         self.expect(first, checksums);
     }

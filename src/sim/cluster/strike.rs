@@ -189,8 +189,7 @@ impl Simulation {
             let allowed = atlas.may_damage_checkpoint(replica);
             if allowed && self.hosts[index].rots_anywhere() {
                 let file = self.hosts[index].let_rot();
-                let name = file.map_or_else(String::new, |name| name.to_string());
-                self.damaged(replica, damage, &name);
+                self.damaged(replica, damage, &file);
             } else if allowed {
                 self.hosts[index].damage_checkpoint();
                 self.damaged(replica, damage, &"the one in force");

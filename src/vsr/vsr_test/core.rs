@@ -142,21 +142,51 @@ fn a_view_that_is_not_durable_is_not_spoken_of() {
     assert!(says_within(&mut vsr, &mut now, 100).contains(&Command::ExitView));
 }
 
-#[test]
-fn a_restart_is_not_told_that_what_has_died_on_its_disk_was_committed() {
-    // The disk has three entries that died; the view's log has others there, which are not on it yet.
-    let mut vsr = comes_back(2, 0, 0, &[2001, 2002, 2003], 0);
-    vsr.set_journal_free(1 << 20);
+/// A prepare of this view for each operation up to `last`, in a chain after the entry with the checksum 1000.
+fn chain(vsr: &Vsr, view: View, last: Op) -> Vec<Message> {
     let mut parent = 1000;
-    let prepares = (1..=3).map(|op| {
+    let prepares = (1..=last).map(|op| {
         let mut prepare = vsr.pool.acquire(0).unwrap();
-        let mut header = Header::new(Command::Prepare, CLUSTER, 1, 1);
+        let mut header = Header::new(Command::Prepare, CLUSTER, 1, view);
         (header.op, header.parent, header.timestamp) = (op, parent, op);
         prepare.fill(header, &[]);
         parent = prepare.header().checksum;
         prepare.freeze()
     });
-    let prepares: Vec<Message> = prepares.collect();
+    prepares.collect()
+}
+
+#[test]
+fn views_that_pass_while_a_promise_is_written_go_with_the_next_one() {
+    let mut vsr = comes_back(0, 1, 0, &[], 0);
+    let persists = |vsr: &mut Vsr, event| {
+        let mut effects = Vec::new();
+        vsr.on_event(event, at(1_000_000_000), &mut effects);
+        let views = effects.iter().filter_map(|effect| {
+            let Effect::Persist(promise) = effect else {
+                return None;
+            };
+            Some(promise.view)
+        });
+        views.collect::<Vec<View>>()
+    };
+    for (view, asked) in [(4, &[4][..]), (5, &[5]), (6, &[]), (7, &[])] {
+        let wish = Event::Message(control(Command::ExitView, 2, view));
+        assert_eq!(persists(&mut vsr, wish), asked);
+        assert_eq!(vsr.view(), view);
+    }
+    for (asked, promised) in [(&[7][..], 4), (&[], 5), (&[], 7)] {
+        assert_eq!(persists(&mut vsr, Event::Persisted), asked);
+        assert_eq!(vsr.promised.view, promised);
+    }
+}
+
+#[test]
+fn a_restart_is_not_told_that_what_has_died_on_its_disk_was_committed() {
+    // The disk has three entries that died; the view's log has others there, which are not on it yet.
+    let mut vsr = comes_back(2, 0, 0, &[2001, 2002, 2003], 0);
+    vsr.set_journal_free(1 << 20);
+    let prepares = chain(&vsr, 1, 3);
     let checksums: Vec<u128> = prepares.iter().map(|p| p.header().checksum).collect();
     let mut view = vsr.pool.acquire(3 * 16).unwrap();
     let mut header = Header::new(Command::View, CLUSTER, 1, 1);
@@ -221,27 +251,13 @@ fn an_entry_that_nobody_has_any_more_is_not_needed_once_its_checkpoint_is_there(
     assert_eq!((vsr.status(), vsr.durable()), (Status::Normal, 3));
 }
 
-/// A prepare of view 0 for each operation up to `last`, in a chain after the entry with the checksum 1000.
-fn chain(vsr: &Vsr, last: Op) -> Vec<Message> {
-    let mut parent = 1000;
-    let prepares = (1..=last).map(|op| {
-        let mut prepare = vsr.pool.acquire(0).unwrap();
-        let mut header = Header::new(Command::Prepare, CLUSTER, 1, 0);
-        (header.op, header.parent, header.timestamp) = (op, parent, op);
-        prepare.fill(header, &[]);
-        parent = prepare.header().checksum;
-        prepare.freeze()
-    });
-    prepares.collect()
-}
-
 #[test]
 fn a_committed_end_of_the_log_that_is_lost_is_fetched_once_the_view_has_named_it() {
     // The view's log ends there, or shortly after; or so far after that its last checksums do not reach
     // back, and are asked for.
     for last in [4, 9, SUFFIX_MAX as u64 + 9] {
         let mut vsr = comes_back(2, 0, 0, &[], 0);
-        let prepares = chain(&vsr, last);
+        let prepares = chain(&vsr, 0, last);
         let checksums: Vec<u128> = prepares.iter().map(|p| p.header().checksum).collect();
         for prepare in &prepares[..3] {
             vsr.log.push(Entry::of(prepare.header()));
@@ -285,7 +301,7 @@ fn a_committed_end_of_the_log_that_is_lost_is_fetched_once_the_view_has_named_it
 fn a_lost_end_of_the_log_that_the_others_have_trimmed_is_beyond_reach() {
     for (first, beyond) in [(1, false), (2, true)] {
         let mut vsr = comes_back(2, 0, 0, &[], 0);
-        let prepares = chain(&vsr, 9);
+        let prepares = chain(&vsr, 0, 9);
         let checksum = |op: Op| prepares[usize::try_from(op).unwrap() - 1].header().checksum;
         vsr.log.push_missing(UNKNOWN);
         (vsr.commit, vsr.written, vsr.unsure_from) = (1, 1, Some(1));
