@@ -63,8 +63,13 @@ pub const EXECUTE_MAX: usize = 16;
 /// takes a large buffer.
 pub const TRANSFER_WINDOW: usize = 16;
 
-/// Blocks being read for other replicas at once; more requests wait in a queue.
-pub const LENDING_READS_MAX: usize = 4;
+/// Files of which it is asked whether they are here, or known not to be, before the first of them is asked
+/// for. A window full of small ones, and as many again: an answer waits behind the pieces being written.
+pub const FILES_AHEAD: usize = 8;
+
+/// Blocks being read for other replicas at once; more requests wait in a queue. A window of one: each time
+/// that the librarian is woken it waits for a core.
+pub const LENDING_READS_MAX: usize = 16;
 
 /// Damaged checkpoint files that are known and wait to be fetched again; the scrub finds more of them when
 /// these are whole.

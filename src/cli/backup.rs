@@ -26,7 +26,7 @@ use crate::replica::open::journal_config;
 use crate::replica::superblock::State;
 use crate::runtime::directory::DataDirectory;
 use crate::runtime::storage::DirectoryStorage;
-use crate::store::{FileEntry, Manifest, SealedCopy, SealedFile, Storage, StoreError, sweep};
+use crate::store::{Copier, FileEntry, Manifest, SealedFile, Storage, StoreError, sweep};
 
 /// How often a copy is begun again because the replica has moved on.
 const ATTEMPTS_MAX: u32 = 20;
@@ -303,17 +303,14 @@ pub(super) fn copy(
     to: &mut dyn Storage,
     entry: FileEntry,
 ) -> Result<(), StoreError> {
-    let mut copy = Some(SealedCopy::begin(to, entry)?);
+    let mut copier = Copier::default();
     let mut bytes = Vec::new();
     for number in 0..entry.pieces() {
         let (offset, size) = entry.piece(number);
         bytes.resize(size, 0);
         from.read(entry.name, offset, &mut bytes)
             .map_err(|error| StoreError::io("read", entry.name, error))?;
-        copy = match copy {
-            Some(copy) => copy.take(&bytes)?,
-            None => None,
-        };
+        copier.take(to, entry, number, &bytes)?;
     }
     Ok(())
 }

@@ -18,8 +18,8 @@ use std::fmt;
 use crate::message::{Message, MessageMut};
 use crate::protocol::ReplicaIndex;
 use crate::store::{
-    FileEntry, FileName, Manifest, ManifestRef, ScrubStep, Scrubber, SealedCopy, SealedFile,
-    Storage, StoreError,
+    Copier, FileEntry, FileName, Manifest, ManifestRef, ScrubStep, Scrubber, SealedFile, Storage,
+    StoreError,
 };
 
 /// A stretch of a file.
@@ -122,14 +122,13 @@ impl LibraryDone {
 /// See the module.
 pub struct Librarian {
     storage: Box<dyn Storage>,
-    /// The file whose pieces are coming in.
-    copy: Option<SealedCopy>,
+    copier: Copier,
     scrubber: Scrubber,
 }
 
 impl fmt::Debug for Librarian {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "librarian, {:?}", self.copy)
+        write!(f, "librarian, {:?}", self.copier)
     }
 }
 
@@ -139,7 +138,7 @@ impl Librarian {
     pub fn new(storage: Box<dyn Storage>) -> Self {
         Self {
             storage,
-            copy: None,
+            copier: Copier::default(),
             scrubber: Scrubber::default(),
         }
     }
@@ -166,7 +165,9 @@ impl Librarian {
                 plan,
                 entry,
                 piece,
-                result: self.write(entry, piece, message.body()),
+                result: self
+                    .copier
+                    .take(&mut *self.storage, entry, piece, message.body()),
             },
             LibraryTask::List {
                 plan,
@@ -232,18 +233,5 @@ impl Librarian {
             && SealedFile::open(&*self.storage, entry)
                 .and_then(|mut file| file.verify(&*self.storage))
                 .is_ok()
-    }
-
-    fn write(&mut self, entry: FileEntry, piece: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        if piece == 0 {
-            // What was begun before is given up.
-            self.copy = None;
-            self.copy = Some(SealedCopy::begin(&mut *self.storage, entry)?);
-        }
-        let expected = self.copy.take().filter(|copy| copy.expects(&entry, piece));
-        let what = "a piece came out of turn, after one that failed";
-        let copy = expected.ok_or_else(|| StoreError::damaged(entry.name, 0, what))?;
-        self.copy = copy.take(bytes)?;
-        Ok(())
     }
 }

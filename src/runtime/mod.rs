@@ -46,6 +46,7 @@ mod runtime_test;
 mod signals;
 pub mod storage;
 mod wake;
+mod worker;
 mod workers;
 mod world;
 

@@ -5,9 +5,10 @@
 //! ```
 //!
 //! A file has its name only when every byte of it is durable. What a crash leaves behind ends in
-//! `.tmp` and is removed when the directory is opened (what the librarian was fetching, `.part`). Chunks are
-//! written through the page cache, because what is new is what queries ask for; the rest bypasses it where the
-//! file system allows that, so that a checkpoint does not push out what is being read.
+//! `.tmp` and is removed when the directory is opened (what the librarian was fetching, `.part`). The builder
+//! writes chunks through the page cache, because what is new is what queries ask for; the rest bypasses it where
+//! the file system allows that, so that a checkpoint does not push out what is being read, and so does all that
+//! is fetched from another replica: to fill the page cache with it costs more than everything else together.
 //!
 //! All calls block: they are for the builder's thread, and for the start.
 
@@ -31,7 +32,7 @@ const SUFFIX_FETCHED: &str = ".part";
 pub struct DirectoryStorage {
     path: PathBuf,
     suffix: &'static str,
-    /// Reads bypass the page cache where address, offset and size allow it.
+    /// Reads and writes bypass the page cache where address, offset and size allow it.
     direct: bool,
 }
 
@@ -117,7 +118,7 @@ impl Storage for DirectoryStorage {
         let unfinished = self.path.join(format!("{name}{}", self.suffix));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
-        let direct = (!name.kind.is_asked_soon()).then(|| {
+        let direct = (self.direct || !name.kind.is_asked_soon()).then(|| {
             options
                 .clone()
                 .custom_flags(libc::O_DIRECT)

@@ -18,14 +18,14 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use super::cores::Cores;
 use super::wake::Wake;
-use crate::limits::{EXECUTE_MAX, LENDING_READS_MAX, TRANSFER_WINDOW};
+use super::worker::{Next, Tasks, Worker};
+use crate::limits::{EXECUTE_MAX, FILES_AHEAD, LENDING_READS_MAX, TRANSFER_WINDOW};
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Task};
 use crate::replica::io::Input;
 use crate::replica::library::{Librarian, LibraryDone, LibraryTask};
@@ -37,9 +37,9 @@ const TASKS_MAX: usize = 2 * EXECUTE_MAX;
 /// The replica takes one checkpoint at a time.
 const CHECKPOINTS_MAX: usize = 2;
 
-/// Blocks read for others; pieces of a file to be written; for each plan, of which an old one may
-/// not be over yet, one check, list or sync.
-const LIBRARY_MAX: usize = LENDING_READS_MAX + 4 * TRANSFER_WINDOW;
+/// Blocks read for others; for each plan, of which an old one may not be over yet, pieces of a file to be
+/// written, checks, and a list or sync; a step of the scrub.
+const LIBRARY_MAX: usize = LENDING_READS_MAX + 2 * (TRANSFER_WINDOW + FILES_AHEAD + 1) + 1;
 
 /// How long the librarian has nothing to do before it touches memory for the executor. At full speed that
 /// takes a chunk of memory every twelve milliseconds.
@@ -67,18 +67,16 @@ pub trait Build: Send + 'static {
 
 pub(super) struct Workers<E: Execute> {
     executor: Arc<Mutex<E>>,
-    /// `None` once a stop has begun.
-    tasks: Option<Sender<Task>>,
+    execute: Worker<Task>,
     /// Tasks that the executor thread has been given and not finished.
     queued: Arc<AtomicUsize>,
     done: Receiver<Done>,
-    checkpoints: Option<Sender<CheckpointTask>>,
+    build: Worker<CheckpointTask>,
     checkpoints_done: Receiver<CheckpointDone>,
-    library: Option<Sender<LibraryTask>>,
+    library: Worker<LibraryTask>,
     library_done: Receiver<LibraryDone>,
     /// Answers that are due from the executor thread.
     answers_due: usize,
-    threads: Vec<JoinHandle<()>>,
     pub(super) inline_count: u64,
     pub(super) handed_count: u64,
 }
@@ -98,71 +96,60 @@ impl<E: Execute> Workers<E> {
         let mut prepare = executor.prepare();
         let executor = Arc::new(Mutex::new(executor));
         let queued = Arc::new(AtomicUsize::new(0));
-        let (tasks, task_queue) = bounded::<Task>(TASKS_MAX);
         let (done_queue, done) = bounded::<Done>(TASKS_MAX);
-        let (checkpoints, checkpoint_queue) = bounded::<CheckpointTask>(CHECKPOINTS_MAX);
         let (built_queue, checkpoints_done) = bounded::<CheckpointDone>(CHECKPOINTS_MAX);
-
-        let (library, library_queue) = bounded::<LibraryTask>(LIBRARY_MAX);
         let (librarian_queue, library_done) = bounded::<LibraryDone>(LIBRARY_MAX);
 
         let core = cores.executor();
         let (owner, count, waker) = (Arc::clone(&executor), Arc::clone(&queued), Arc::clone(wake));
-        let executor_thread = std::thread::Builder::new()
-            .name("executor".to_owned())
-            .spawn(move || {
-                super::cores::pin(core);
-                execute(&owner, &task_queue, &done_queue, &count, &waker);
-            })?;
+        let execute = Worker::spawn("executor", TASKS_MAX, move |tasks| {
+            super::cores::pin(core);
+            execute(&owner, &tasks, &done_queue, &count, &waker);
+        })?;
 
         let waker = Arc::clone(wake);
-        let builder_thread = std::thread::Builder::new()
-            .name("builder".to_owned())
-            .spawn(move || {
-                // At an ordinary priority: execution keeps pace with it, so starving it on a busy
-                // machine makes everybody wait.
-                for task in checkpoint_queue {
-                    let result = builder.build(task);
-                    if built_queue.send(result).is_err() {
-                        return;
-                    }
-                    waker.notify();
+        // At an ordinary priority: execution keeps pace with it, so starving it on a busy machine makes
+        // everybody wait.
+        let build = Worker::spawn("builder", CHECKPOINTS_MAX, move |tasks| {
+            while let Some(task) = tasks.next() {
+                if built_queue.send(builder.build(task)).is_err() {
+                    return;
                 }
-            })?;
+                waker.notify();
+            }
+        })?;
+
         let waker = Arc::clone(wake);
-        let librarian_thread = std::thread::Builder::new()
-            .name("librarian".to_owned())
-            .spawn(move || {
-                // At an ordinary priority: the kernel's lock on the process's memory is held while a page is
-                // touched, and whoever maps one waits for it.
-                loop {
-                    match library_queue.recv_timeout(PREPARE_INTERVAL) {
-                        Ok(task) => {
-                            if librarian_queue.send(librarian.run(task)).is_err() {
-                                return;
-                            }
-                            waker.notify();
+        // At an ordinary priority: the kernel's lock on the process's memory is held while a page is
+        // touched, and whoever maps one waits for it.
+        let library = Worker::spawn("librarian", LIBRARY_MAX, move |tasks| {
+            loop {
+                match tasks.next_within(PREPARE_INTERVAL) {
+                    Next::Task(task) => {
+                        if librarian_queue.send(librarian.run(task)).is_err() {
+                            return;
                         }
-                        Err(RecvTimeoutError::Timeout) => {
-                            if let Some(prepare) = &mut prepare {
-                                prepare();
-                            }
-                        }
-                        Err(RecvTimeoutError::Disconnected) => return,
+                        waker.notify();
                     }
+                    Next::Idle => {
+                        if let Some(prepare) = &mut prepare {
+                            prepare();
+                        }
+                    }
+                    Next::End => return,
                 }
-            })?;
+            }
+        })?;
         Ok(Self {
             executor,
-            tasks: Some(tasks),
+            execute,
             queued,
             done,
-            checkpoints: Some(checkpoints),
+            build,
             checkpoints_done,
-            library: Some(library),
+            library,
             library_done,
             answers_due: 0,
-            threads: vec![executor_thread, builder_thread, librarian_thread],
             inline_count: 0,
             handed_count: 0,
         })
@@ -181,28 +168,18 @@ impl<E: Execute> Workers<E> {
         self.handed_count += 1;
         self.answers_due += usize::from(matches!(task, Task::Apply { .. } | Task::Capture { .. }));
         self.queued.fetch_add(1, Ordering::AcqRel);
-        let tasks = self.tasks.as_ref().expect("not while stopping");
-        match tasks.try_send(task) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => panic!("more than {TASKS_MAX} tasks for the executor"),
-            Err(TrySendError::Disconnected(_)) => panic!("the executor thread is gone"),
-        }
+        self.execute.give(task);
         None
     }
 
     /// Hands a checkpoint to the builder.
     pub(super) fn build(&mut self, task: CheckpointTask) {
-        let checkpoints = self.checkpoints.as_ref().expect("not while stopping");
-        checkpoints
-            .try_send(task)
-            .expect("one checkpoint is under way at a time");
+        self.build.give(task);
     }
 
     /// Hands a task to the librarian.
     pub(super) fn library(&mut self, task: LibraryTask) {
-        let library = self.library.as_ref().expect("not while stopping");
-        let sent = library.try_send(task);
-        sent.expect("the replica bounds what is under way");
+        self.library.give(task);
     }
 
     /// Whether an answer waits to be taken.
@@ -223,7 +200,7 @@ impl<E: Execute> Workers<E> {
                 return Some(Input::Done(done));
             }
             // A panic there ends the process by itself in release builds; elsewhere it ends here.
-            Err(TryRecvError::Disconnected) if self.tasks.is_some() => {
+            Err(TryRecvError::Disconnected) if !self.execute.is_closed() => {
                 panic!("the executor thread is gone")
             }
             Err(_) => {}
@@ -237,27 +214,28 @@ impl<E: Execute> Workers<E> {
     /// Ends the threads, waiting at most until `deadline`; a builder in the middle of a checkpoint
     /// is left behind, because nothing refers to what it writes. Gives whether all have ended.
     pub(super) fn stop(mut self, deadline: Instant) -> bool {
-        self.tasks = None;
-        self.checkpoints = None;
-        self.library = None;
-        let ended = |threads: &[JoinHandle<()>]| threads.iter().all(JoinHandle::is_finished);
-        while Instant::now() < deadline && !ended(&self.threads) {
+        self.execute.close();
+        self.build.close();
+        self.library.close();
+        let ended = |workers: &Self| {
+            workers.execute.has_ended() && workers.build.has_ended() && workers.library.has_ended()
+        };
+        while Instant::now() < deadline && !ended(&self) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        ended(&self.threads)
+        ended(&self)
     }
 }
 
 /// The executor thread.
 fn execute<E: Execute>(
     executor: &Mutex<E>,
-    tasks: &Receiver<Task>,
+    tasks: &Tasks<Task>,
     answers: &Sender<Done>,
     queued: &AtomicUsize,
     wake: &Wake,
 ) {
-    // Receiving looks a few times before it sleeps.
-    for task in tasks {
+    while let Some(task) = tasks.next() {
         let done = {
             // Free: the replica thread takes it only while nothing is queued.
             let mut executor = executor.lock().expect("a panic has ended the process");

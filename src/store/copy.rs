@@ -6,12 +6,12 @@
 //!   at last                  the footer is written, the file made durable and named
 //! ```
 //!
-//! A piece is at most a block, so that it fits a message. Dropped before its last piece, the file
+//! A piece is at most a block, so that it fits a message. Given up before its last piece, the file
 //! never was: what is there under its name stays as it is.
 
 use super::error::StoreError;
 use super::pages::Pages;
-use super::sealed::{BLOCK_SIZE, Block, FileEntry, Footer, PAGE_SIZE};
+use super::sealed::{BLOCK_SIZE, FileEntry, Footer, PAGE_SIZE};
 use super::storage::{FileWriter, STORAGE_SECTOR_SIZE, Storage};
 use crate::mutant::Mutant;
 
@@ -51,8 +51,68 @@ impl FileEntry {
     }
 }
 
-/// See the module.
-pub struct SealedCopy {
+/// What is gathered before it is written: a direct write makes the thread sleep until the device has it,
+/// and wait for a core again.
+const WRITE_SIZE: usize = 8 * BLOCK_SIZE;
+
+/// Copies files, one after the other. See the module.
+pub struct Copier {
+    /// Aligned for direct I/O, which the memory of a message is not.
+    buffer: Pages,
+    /// The file whose pieces are coming in.
+    copy: Option<Copy>,
+}
+
+impl std::fmt::Debug for Copier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.copy {
+            Some(copy) => write!(f, "copy of {}, piece {}", copy.entry.name, copy.next),
+            None => f.write_str("no copy"),
+        }
+    }
+}
+
+impl Default for Copier {
+    fn default() -> Self {
+        Self {
+            buffer: Pages::zeroed(WRITE_SIZE),
+            copy: None,
+        }
+    }
+}
+
+impl Copier {
+    /// Takes a piece of a file. The first one begins the file, and gives up another that was not whole; the
+    /// last one makes it durable and named. An error gives it up, too; that of a device may be reported for
+    /// a piece that was taken before.
+    pub fn take(
+        &mut self,
+        storage: &mut dyn Storage,
+        entry: FileEntry,
+        piece: u64,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        if piece == 0 {
+            self.copy = None;
+            self.copy = Some(Copy::begin(storage, entry)?);
+        }
+        let expected = self.copy.take();
+        let expected = expected.filter(|copy| copy.entry == entry && copy.next == piece);
+        let what = "a piece came out of turn, after one that failed";
+        let mut copy = expected.ok_or_else(|| StoreError::damaged(entry.name, 0, what))?;
+        // SAFETY: WRITE_SIZE initialised bytes that this value alone refers to.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(self.buffer.base(), WRITE_SIZE) };
+        copy.take(bytes, buffer)?;
+        if copy.next < entry.pieces() {
+            self.copy = Some(copy);
+            return Ok(());
+        }
+        copy.finish(buffer)
+    }
+}
+
+/// A file of which some pieces are here.
+struct Copy {
     entry: FileEntry,
     writer: Box<dyn FileWriter>,
     footer: Pages,
@@ -60,18 +120,12 @@ pub struct SealedCopy {
     /// `None` until the footer is whole.
     verified: Option<Footer>,
     next: u64,
-    /// Aligned for direct I/O, which the memory of a message is not.
-    block: Block,
+    /// Bytes in the buffer, verified and not yet written.
+    gathered: usize,
 }
 
-impl std::fmt::Debug for SealedCopy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "copy of {}, piece {}", self.entry.name, self.next)
-    }
-}
-
-impl SealedCopy {
-    pub fn begin(storage: &mut dyn Storage, entry: FileEntry) -> Result<Self, StoreError> {
+impl Copy {
+    fn begin(storage: &mut dyn Storage, entry: FileEntry) -> Result<Self, StoreError> {
         if !entry.is_plausible() {
             let what = "its sizes make no sense";
             return Err(StoreError::damaged(entry.name, 0, what));
@@ -87,17 +141,12 @@ impl SealedCopy {
             footer_size,
             verified: None,
             next: 0,
-            block: Block::new(),
+            gathered: 0,
         })
     }
 
-    /// Whether this is the piece that comes next.
-    pub fn expects(&self, entry: &FileEntry, piece: u64) -> bool {
-        self.entry == *entry && self.next == piece
-    }
-
-    /// Takes the next piece. Gives the copy back until the file is whole, durable and named.
-    pub fn take(mut self, bytes: &[u8]) -> Result<Option<Self>, StoreError> {
+    /// Takes the next piece.
+    fn take(&mut self, bytes: &[u8], buffer: &mut [u8]) -> Result<(), StoreError> {
         let entry = self.entry;
         let (offset, size) = entry.piece(self.next);
         if bytes.len() != size {
@@ -105,23 +154,34 @@ impl SealedCopy {
             return Err(StoreError::damaged(entry.name, offset, what));
         }
         if let Some(number) = self.next.checked_sub(entry.footer_pieces()) {
-            self.add_block(number, bytes)?;
+            self.add_block(number, bytes, buffer)?;
         } else {
             self.add_to_footer(offset, bytes)?;
         }
         self.next += 1;
-        if self.next < entry.pieces() {
-            return Ok(Some(self));
-        }
+        Ok(())
+    }
+
+    /// Writes the rest, with the footer in the same write where there is room for it.
+    fn finish(mut self, buffer: &mut [u8]) -> Result<(), StoreError> {
         // SAFETY: `footer_size` initialised bytes that nobody writes any more.
         let footer = unsafe { std::slice::from_raw_parts(self.footer.base(), self.footer_size) };
-        self.writer
-            .write(footer)
-            .map_err(|error| StoreError::io("write", entry.name, error))?;
+        if self.gathered + footer.len() > buffer.len() {
+            self.write(buffer)?;
+        }
+        let name = self.entry.name;
+        if footer.len() <= buffer.len() {
+            buffer[self.gathered..self.gathered + footer.len()].copy_from_slice(footer);
+            self.gathered += footer.len();
+            self.write(buffer)?;
+        } else {
+            self.writer
+                .write(footer)
+                .map_err(|error| StoreError::io("write", name, error))?;
+        }
         self.writer
             .finish()
-            .map_err(|error| StoreError::io("sync", entry.name, error))?;
-        Ok(None)
+            .map_err(|error| StoreError::io("sync", name, error))
     }
 
     fn add_to_footer(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
@@ -136,7 +196,12 @@ impl SealedCopy {
         Ok(())
     }
 
-    fn add_block(&mut self, number: u64, bytes: &[u8]) -> Result<(), StoreError> {
+    fn add_block(
+        &mut self,
+        number: u64,
+        bytes: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<(), StoreError> {
         let name = self.entry.name;
         let number = usize::try_from(number).expect("fewer than checksums in memory");
         let footer = self.verified.as_ref().expect("the footer came first");
@@ -146,11 +211,23 @@ impl SealedCopy {
             let what = "a page's checksum does not match";
             return Err(StoreError::damaged(name, offset, what));
         }
-        let block = &mut self.block.bytes_mut()[..bytes.len()];
-        block.copy_from_slice(bytes);
-        self.writer
-            .write(block)
-            .map_err(|error| StoreError::io("write", name, error))
+        if self.gathered + bytes.len() > buffer.len() {
+            self.write(buffer)?;
+        }
+        buffer[self.gathered..self.gathered + bytes.len()].copy_from_slice(bytes);
+        self.gathered += bytes.len();
+        Ok(())
+    }
+
+    /// Writes what has been gathered.
+    fn write(&mut self, buffer: &[u8]) -> Result<(), StoreError> {
+        if self.gathered > 0 {
+            self.writer
+                .write(&buffer[..self.gathered])
+                .map_err(|error| StoreError::io("write", self.entry.name, error))?;
+            self.gathered = 0;
+        }
+        Ok(())
     }
 }
 
@@ -179,6 +256,7 @@ mod tests {
 
     #[test]
     fn a_file_copied_piece_by_piece_is_the_same_file() {
+        let mut copier = Copier::default();
         for size in [
             0,
             1,
@@ -186,20 +264,19 @@ mod tests {
             BLOCK_SIZE,
             BLOCK_SIZE + 1,
             3 * BLOCK_SIZE + 5000,
+            WRITE_SIZE,
+            2 * WRITE_SIZE + BLOCK_SIZE + 5000,
         ] {
             let mut from = MemoryStorage::default();
             let entry = file(&mut from, size);
             assert!(entry.is_plausible());
             assert_eq!(entry.pieces(), 1 + size.div_ceil(BLOCK_SIZE) as u64);
             let mut to = MemoryStorage::default();
-            let mut copy = Some(SealedCopy::begin(&mut to, entry).unwrap());
             for number in 0..entry.pieces() {
-                let expecting = copy.take().unwrap();
-                assert!(expecting.expects(&entry, number));
                 assert_eq!(to.list().unwrap(), []);
-                copy = expecting.take(&piece(&from, &entry, number)).unwrap();
+                let bytes = piece(&from, &entry, number);
+                copier.take(&mut to, entry, number, &bytes).unwrap();
             }
-            assert!(copy.is_none());
             SealedFile::open(&to, entry).unwrap().verify(&to).unwrap();
             assert_eq!(*to.map(entry.name).unwrap(), *from.map(entry.name).unwrap());
         }
@@ -207,17 +284,23 @@ mod tests {
 
     #[test]
     fn a_damaged_piece_is_refused_whichever_it_is() {
+        let mut copier = Copier::default();
         let mut from = MemoryStorage::default();
         let entry = file(&mut from, 2 * BLOCK_SIZE);
         for bad in 0..entry.pieces() {
             let mut to = MemoryStorage::default();
-            let mut copy = SealedCopy::begin(&mut to, entry).unwrap();
             for number in 0..bad {
-                copy = copy.take(&piece(&from, &entry, number)).unwrap().unwrap();
+                let bytes = piece(&from, &entry, number);
+                copier.take(&mut to, entry, number, &bytes).unwrap();
             }
             let mut bytes = piece(&from, &entry, bad);
             bytes[100] ^= 1;
-            assert!(copy.take(&bytes).unwrap_err().is_damage());
+            let error = copier.take(&mut to, entry, bad, &bytes);
+            assert!(error.unwrap_err().is_damage());
+            assert_eq!(to.list().unwrap(), []);
+            // What follows it has no file to belong to.
+            let next = piece(&from, &entry, bad);
+            assert!(copier.take(&mut to, entry, bad.max(1), &next).is_err());
             assert_eq!(to.list().unwrap(), []);
         }
     }
@@ -242,7 +325,7 @@ mod tests {
             with(1 << 40, (1 << 40) - 4096),
         ] {
             assert!(!entry.is_plausible(), "{entry:?}");
-            assert!(SealedCopy::begin(&mut from, entry).is_err());
+            assert!(Copier::default().take(&mut from, entry, 0, &[]).is_err());
         }
     }
 }

@@ -44,7 +44,7 @@ mod postings_test;
 pub use blob::Blob;
 pub use changing::{Capture, Changing, OrderedRows, TURNS, Turn};
 pub use checkpoint::{Manifest, ManifestRef, Snapshot, sweep, write_checkpoint};
-pub use copy::SealedCopy;
+pub use copy::Copier;
 pub use damage::Damage;
 pub use error::StoreError;
 pub use id_hash::IdHash;

@@ -28,7 +28,7 @@ use std::io;
 
 use super::wire::{self, Offer};
 use super::{Context, Stretch};
-use crate::limits::TRANSFER_WINDOW;
+use crate::limits::{FILES_AHEAD, TRANSFER_WINDOW};
 use crate::message::{Command, Header, Message, Op, View};
 use crate::mutant::Mutant;
 use crate::protocol::ReplicaIndex;
@@ -49,9 +49,6 @@ const REFRESH_NS: u64 = 2_000_000_000;
 
 /// After an error of the disk here: once more after this.
 const PROBLEM_NS: u64 = 5_000_000_000;
-
-/// Files that are known to be lacking, ahead of the one that is being asked for.
-const FILES_AHEAD: usize = 4;
 
 /// How far a transfer is, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,7 +111,8 @@ struct Plan {
     stage: Stage,
     /// Files of this stage of which it is not known whether they are here.
     unchecked: VecDeque<FileEntry>,
-    checking: bool,
+    /// Files that the librarian looks for.
+    checking: usize,
     /// Files that are not here, and the next piece of the first of them.
     lacking: VecDeque<FileEntry>,
     next: u64,
@@ -135,7 +133,7 @@ impl Plan {
             begun: now,
             stage: Stage::Manifest,
             unchecked: VecDeque::from([offer.manifest.entry()]),
-            checking: false,
+            checking: 0,
             lacking: VecDeque::new(),
             next: 0,
             window: VecDeque::new(),
@@ -150,7 +148,7 @@ impl Plan {
     /// Nothing of this stage is left to be done.
     fn is_over(&self) -> bool {
         self.unchecked.is_empty()
-            && !self.checking
+            && self.checking == 0
             && self.lacking.is_empty()
             && self.window.is_empty()
     }
@@ -443,7 +441,7 @@ impl Fetcher {
     /// Finds out which of the next files are here already.
     fn check(&mut self, world: &mut Context<'_>) {
         let Some(plan) = &mut self.plan else { return };
-        while !plan.checking && plan.lacking.len() < FILES_AHEAD {
+        while plan.checking + plan.lacking.len() < FILES_AHEAD {
             let Some(entry) = plan.unchecked.pop_front() else {
                 return;
             };
@@ -451,7 +449,7 @@ impl Fetcher {
                 plan.done += entry.size;
                 continue;
             }
-            plan.checking = true;
+            plan.checking += 1;
             let task = LibraryTask::Check {
                 plan: plan.number,
                 entry,
@@ -518,7 +516,7 @@ impl Fetcher {
         let result = match done {
             LibraryDone::Read { .. } | LibraryDone::Scrubbed(_) => return,
             LibraryDone::Checked { entry, whole, .. } => {
-                plan.checking = false;
+                plan.checking -= 1;
                 if whole {
                     plan.done += entry.size;
                     self.here.insert(entry.name, entry.checksum);
