@@ -26,6 +26,10 @@ use crate::store::{
     Damage, FileKind, FileName, ManifestRef, MemoryStorage, ScrubStep, Storage, StoreError,
 };
 
+mod power;
+
+use self::power::{Power, Powered};
+
 const CONNECTION: ConnectionId = ConnectionId(1);
 
 /// What survives a crash.
@@ -52,6 +56,7 @@ struct World {
     superblock_fault: Option<Fault>,
     /// The replica has stopped itself, for this reason.
     stopped: Option<String>,
+    power: Power,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +129,7 @@ impl World {
             journal_fault: None,
             superblock_fault: None,
             stopped: None,
+            power: Power::lasting(),
         };
         // There is no librarian here.
         world.replica.set_scrub_rate(0);
@@ -158,6 +164,9 @@ impl World {
     /// Does what the replica wants; what comes of it is delivered in that order.
     fn carry_out(&mut self, outputs: Vec<Output>) {
         for output in outputs {
+            if self.power.is_out() {
+                return;
+            }
             match output {
                 Output::SendClient { message, size, .. } => {
                     self.sent.push(message.bytes(size).to_vec());
@@ -203,9 +212,14 @@ impl World {
                         Some(Fault::Short(size)) => Ok(size),
                         None => Ok(SECTOR_SIZE),
                     };
-                    if let Ok(size) = result {
-                        self.superblock[at..at + size].copy_from_slice(&sector.0[..size]);
-                    }
+                    // In two steps: power may fail before it, and in the middle of it.
+                    let (before, middle) = (self.power.step(), self.power.step());
+                    let written = match (before, middle) {
+                        (Err(_), _) => 0,
+                        (Ok(()), Err(_)) => SECTOR_SIZE / 8,
+                        (Ok(()), Ok(())) => *result.as_ref().unwrap_or(&0),
+                    };
+                    self.superblock[at..at + written].copy_from_slice(&sector.0[..written]);
                     self.inputs
                         .push_back(Input::SuperblockWritten { token, result });
                 }
@@ -216,7 +230,11 @@ impl World {
                 }
                 Output::Checkpoint(task) => {
                     self.checkpoints += 1;
-                    let done = task.write(&mut self.storage, || {});
+                    let mut storage = Powered {
+                        storage: &mut self.storage,
+                        power: self.power.clone(),
+                    };
+                    let done = task.write(&mut storage, || {});
                     self.inputs.push_back(Input::CheckpointDone(done));
                 }
                 Output::Close { reason, .. } => panic!("closed: {reason}"),
