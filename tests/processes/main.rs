@@ -8,6 +8,7 @@
 //! | `disks` | disks that fail, and disks that are full |
 //! | `crowd` | hundreds of sessions at once |
 //! | `transfer` | a checkpoint fetched from another replica |
+//! | `stalls` | the longest wait over hundreds of checkpoints |
 //! | `official` | the official clients, unmodified |
 //! | `cluster`, `load` | processes and directories; load that keeps accounts |
 
@@ -27,4 +28,5 @@ mod drills;
 mod kills;
 mod load;
 mod official;
+mod stalls;
 mod transfer;
