@@ -16,7 +16,7 @@ use super::budget::Budget;
 use super::size::Size;
 use super::{Failure, format};
 use crate::limits::connections_max;
-use crate::machine::ledger::{Ledger, LedgerOptions};
+use crate::machine::ledger::{Ledger, LedgerOptions, ROWS_AHEAD, RowsMax};
 use crate::message::{Pool, PoolConfig};
 use crate::replica::TICK_NS;
 use crate::replica::library::Librarian;
@@ -50,9 +50,19 @@ pub(super) struct Arguments {
     /// Bytes per second of the checkpoint files to read and verify all the time; 0 for none
     #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = super::size::parse)]
     scrub: u64,
-    /// Memory for what may be bounded, accounts apart; what it is for is printed at start. Usually less than 3GiB
+    /// Memory for what does not grow with what is stored, and for what the next three flags bound; printed at start,
+    /// part by part. Usually less than 3GiB
     #[arg(long, value_name = "SIZE", value_parser = super::size::parse)]
     memory: Option<u64>,
+    /// With so many accounts, clients that create are sent away; 4 billion without
+    #[arg(long, value_name = "COUNT", value_parser = stampede_bench::args::count)]
+    accounts_max: Option<u64>,
+    /// The same for transfers; 3 billion without
+    #[arg(long, value_name = "COUNT", value_parser = stampede_bench::args::count)]
+    transfers_max: Option<u64>,
+    /// The same for pending transfers that wait for their timeout
+    #[arg(long, value_name = "COUNT", value_parser = stampede_bench::args::count)]
+    timeouts_max: Option<u64>,
     /// How much to log, to standard error
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log_level: String,
@@ -89,7 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let data = DataDirectory::new(&arguments.directory);
     let state = data.state().map_err(Failure::new)?;
     check(arguments, &state)?;
-    let budget = Budget::new(&state, arguments.memory)?;
+    let budget = Budget::new(&state, arguments.memory, rows_max(arguments))?;
     need_open_files(&state)?;
     let mut directory = data.open().map_err(Failure::new)?;
     let stop = Stop::new().map_err(Failure::new)?;
@@ -114,6 +124,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         tracing::info!("the checkpoint that was fetched or mended is in place: opening it");
         directory = data.open_again(lock).map_err(Failure::new)?;
+    }
+}
+
+/// What the ledger may hold: what is asked for, and on top of it what may be under way when that is reached.
+fn rows_max(arguments: &Arguments) -> RowsMax {
+    let usual = RowsMax::INDEXED;
+    let max = |asked: Option<u64>, usual: u32| {
+        let asked = asked.and_then(|asked| u32::try_from(asked).ok());
+        let with_those_ahead = asked.map(|asked| asked.saturating_add(ROWS_AHEAD));
+        with_those_ahead.map_or(usual, |max| max.min(usual))
+    };
+    RowsMax {
+        accounts: max(arguments.accounts_max, usual.accounts),
+        transfers: max(arguments.transfers_max, usual.transfers),
+        timeouts: max(arguments.timeouts_max, usual.timeouts),
+        ..usual
     }
 }
 
@@ -359,9 +385,26 @@ mod tests {
             pin: PinArgument::Never,
             scrub: 0,
             memory: None,
+            accounts_max: None,
+            transfers_max: None,
+            timeouts_max: None,
             log_level: "off".to_owned(),
             directory: PathBuf::from("data"),
         }
+    }
+
+    #[test]
+    fn limits_of_the_ledger_leave_room_for_what_is_under_way() {
+        let mut arguments = arguments("3001");
+        let usual = rows_max(&arguments);
+        assert_eq!(usual.accounts, RowsMax::INDEXED.accounts);
+        arguments.accounts_max = Some(1_000_000);
+        arguments.transfers_max = Some(u64::MAX);
+        arguments.timeouts_max = Some(0);
+        let max = rows_max(&arguments);
+        assert_eq!(max.accounts, 1_000_000 + ROWS_AHEAD);
+        assert_eq!(max.transfers, usual.transfers);
+        assert_eq!(max.timeouts, ROWS_AHEAD);
     }
 
     #[test]

@@ -633,6 +633,7 @@ fn a_full_ledger_sends_away_who_wants_to_create_and_answers_the_others() {
         accounts: under_way + 100,
         transfers: under_way + 2 * 8189,
         failed: under_way + 100,
+        timeouts: under_way,
     };
     let options = LedgerOptions {
         rows_max,

@@ -212,8 +212,11 @@ impl ReplicaDriver {
         if progress.machine_full && !self.machine_full {
             tracing::error!(
                 "the ledger is full: clients that create accounts or transfers are sent away from now on, \
-                 queries and look-ups are answered"
+                 queries and look-ups are answered; --accounts-max, --transfers-max and --timeouts-max of \
+                 `stampede start` say how much it may hold"
             );
+        } else if !progress.machine_full && self.machine_full {
+            tracing::info!("the ledger has room again");
         }
         self.machine_full = progress.machine_full;
         if progress.scrubbed.rounds > self.scrubbed.rounds && self.scrubbed.rounds == 0 {

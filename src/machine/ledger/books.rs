@@ -65,10 +65,11 @@ pub(super) struct Books {
 
 impl RowsMax {
     /// What rows' numbers have room for in the indexes.
-    pub(super) const INDEXED: Self = Self {
+    pub const INDEXED: Self = Self {
         accounts: ROW_UNKNOWN,
         transfers: FAILED_BASE,
         failed: ROW_UNKNOWN - FAILED_BASE,
+        timeouts: FAILED_BASE,
     };
 }
 

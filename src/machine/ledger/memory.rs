@@ -1,16 +1,24 @@
 //! How much memory a ledger takes, part by part, and how a given amount is divided.
 //!
-//! What depends on the number of accounts is not in it ([`ACCOUNT_SIZE`] each), nor what depends on how many transfers
-//! are pending: two bits for each transfer of their chunks.
+//! Accounts, pending transfers with a timeout and what became of pending transfers are in memory whatever there is of
+//! them: a part of the whole where the ledger's limits bound them, and apart from it otherwise.
 
 use stampede_client::wire::Transfer;
 
-use super::LedgerOptions;
 use super::row::AccountRow;
+use super::{LedgerOptions, RowsMax};
 use crate::store::INDEX_ENTRY_SIZE_MAX;
 
 /// An account in memory: its row, the row's copy while a checkpoint is written, its entry in the index.
 pub const ACCOUNT_SIZE: u64 = 2 * size_of::<AccountRow>() as u64 + INDEX_ENTRY_SIZE_MAX;
+
+/// A pending transfer with a timeout that waits: its entry in order of expiry, and as much while a checkpoint is
+/// captured.
+pub const TIMEOUT_SIZE: u64 = 2 * 64;
+
+/// What became of a hundred pending transfers: two bits each, and their copy while a checkpoint is written. Counted for
+/// each transfer, of chunks where one has been resolved.
+pub const RESOLUTIONS_SIZE: u64 = 50;
 
 /// Something in memory, and its bytes at most.
 pub type Part = (&'static str, u64);
@@ -62,6 +70,29 @@ impl LedgerOptions {
                 u64::from(self.waiting_rows) * WAITING_SIZE,
             ),
         ]
+    }
+
+    /// What memory is for that grows with what the ledger holds, as far as its limits bound that.
+    pub fn bounded(&self) -> Vec<Part> {
+        let usual = RowsMax::INDEXED;
+        let max = self.rows_max;
+        let size = |rows: u32, size: u64| u64::from(rows) * size;
+        let parts = [
+            (max.accounts < usual.accounts).then(|| ("accounts", size(max.accounts, ACCOUNT_SIZE))),
+            (max.timeouts < usual.timeouts).then(|| {
+                (
+                    "pending transfers with a timeout",
+                    size(max.timeouts, TIMEOUT_SIZE),
+                )
+            }),
+            (max.transfers < usual.transfers).then(|| {
+                (
+                    "what became of pending transfers",
+                    size(max.transfers, RESOLUTIONS_SIZE) / 100,
+                )
+            }),
+        ];
+        parts.into_iter().flatten().collect()
     }
 
     /// The same settings for so many bytes: a quarter each for the filter and for what waits, the rest for recent

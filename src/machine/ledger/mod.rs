@@ -81,7 +81,7 @@ use self::batch::Results;
 use self::books::Books;
 use self::change_events::Replayed;
 pub use self::expiry::PULSE_EVENTS_MAX;
-pub use self::memory::{ACCOUNT_SIZE, Part};
+pub use self::memory::{ACCOUNT_SIZE, Part, RESOLUTIONS_SIZE, TIMEOUT_SIZE};
 use self::snapshot::Files;
 pub use self::snapshot::{SECTION_COUNTS, SECTION_EXPIRIES};
 pub use self::verify::{BROKEN_MAX, Verified};
@@ -120,14 +120,21 @@ pub struct LedgerOptions {
     pub rows_max: RowsMax,
 }
 
-/// How large tables may become.
+/// How much a ledger may hold before those who want to create are sent away.
 #[derive(Debug, Clone, Copy)]
 pub struct RowsMax {
     pub accounts: u32,
     pub transfers: u32,
     /// Ids of transfers that failed for good.
     pub failed: u32,
+    /// Pending transfers with a timeout that wait for it, or for their resolution.
+    pub timeouts: u32,
 }
+
+/// What operations may bring that are prepared before anybody knows what the ones before them have done. Each event
+/// makes at most one row: of an account, of a transfer or of a failed id.
+#[expect(clippy::cast_possible_truncation, reason = "half a million")]
+pub const ROWS_AHEAD: u32 = (PIPELINE_MAX * BODY_SIZE_MAX / size_of::<Transfer>()) as u32;
 
 /// Two million ids: what waits for a run fits 50 MiB, and of a hundred million transfers there are 48 runs.
 const RUN_CHUNKS_LOG2: u32 = 5;
@@ -191,21 +198,20 @@ impl Ledger {
         self.books.accounts.len()
     }
 
-    /// Whether the operations that may be prepared before anybody knows what this one has done could bring
-    /// more rows than there is room for.
+    /// Whether there is room for what may be under way.
     fn has_room(&self) -> bool {
-        /// Each event makes at most one row, of an account, of a transfer or of a failed id.
-        #[expect(clippy::cast_possible_truncation, reason = "half a million")]
-        const ROWS_AHEAD: u32 = (PIPELINE_MAX * BODY_SIZE_MAX / size_of::<Transfer>()) as u32;
         let RowsMax {
             accounts,
             transfers,
             failed,
+            timeouts,
         } = self.options.rows_max;
         let fits = |rows: u32, max: u32| rows.saturating_add(ROWS_AHEAD) <= max;
+        let waiting = u32::try_from(self.books.expiries.len()).unwrap_or(u32::MAX);
         fits(self.books.accounts.len(), accounts)
             && fits(self.books.transfers.len(), transfers)
             && fits(self.books.failed.len(), failed)
+            && fits(waiting, timeouts)
     }
 
     /// Transfers created.

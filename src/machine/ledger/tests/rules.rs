@@ -4,9 +4,9 @@ use stampede_client::wire::CreateTransferStatus as T;
 use stampede_client::wire::record::{account_flags, transfer_flags as flags};
 use stampede_client::wire::{Account, Transfer};
 
-use super::{Bench, account, pending, post, transfer, void};
+use super::{Bench, OPTIONS, account, pending, post, transfer, void};
 use crate::machine::Machine;
-use crate::machine::ledger::PULSE_EVENTS_MAX;
+use crate::machine::ledger::{LedgerOptions, PULSE_EVENTS_MAX, ROWS_AHEAD, RowsMax};
 
 const MAX: u128 = u128::MAX;
 
@@ -430,4 +430,36 @@ fn imported_resolution_of_a_timed_transfer() {
     assert_eq!(bench.lookup_transfers(&[2])[0].timestamp, stamp);
     assert_eq!(bench.balances(1), (0, 5, 0, 0));
     assert_eq!(bench.ledger.due(), u64::MAX);
+}
+
+#[test]
+fn a_ledger_full_of_timeouts_has_room_again_when_they_are_over() {
+    let rows_max = RowsMax {
+        timeouts: ROWS_AHEAD + 2,
+        ..RowsMax::INDEXED
+    };
+    let mut bench = Bench::with_options(LedgerOptions {
+        rows_max,
+        ..OPTIONS
+    });
+    bench.accounts(&[account(1), account(2)]);
+    let timed = |id| Transfer {
+        timeout: 1,
+        ..pending(id, 5)
+    };
+    // One without a timeout does not count.
+    assert_eq!(
+        bench.transfers(&[timed(1), pending(2, 5), timed(3)]),
+        [T::Created; 3]
+    );
+    assert!(!bench.ledger.is_full());
+    assert_eq!(bench.transfer(timed(4)), T::Created);
+    assert!(bench.ledger.is_full());
+    assert_eq!(bench.transfer(void(5, 1)), T::Created);
+    assert!(!bench.ledger.is_full());
+    assert_eq!(bench.transfer(timed(6)), T::Created);
+    assert!(bench.ledger.is_full());
+    bench.wait_seconds(2);
+    bench.pulse();
+    assert!(!bench.ledger.is_full());
 }
