@@ -19,7 +19,7 @@ impl Books {
         add_table(&mut hash, &self.expired);
         for (chunk, resolutions) in self.resolutions.chunks() {
             hash.update(chunk.as_bytes());
-            hash.update(resolutions);
+            resolutions.for_each(|piece| hash.update(piece));
         }
         for (expires_at, row) in self.expiries.iter() {
             hash.update(expires_at.as_bytes());

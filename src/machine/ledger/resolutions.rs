@@ -2,10 +2,10 @@
 //!
 //! A transfer's row never changes, so its resolution is kept beside it. Zero means "not resolved"
 //! (or not pending at all: the row's flags say), so creating a pending transfer writes nothing here;
-//! memory for a chunk of rows is allocated when the first of them is resolved.
+//! memory for a piece of the table is allocated when the first of its rows is resolved.
 //!
-//! A checkpoint shares the chunks, and copies none: whoever resolves a row of one that is still being written
-//! makes a copy of that chunk (16 KiB for 65,536 rows), once.
+//! A checkpoint shares them, and copies none: whoever resolves a row in a piece that is still being written makes
+//! a copy of that piece, a kibibyte, once.
 
 use std::sync::Arc;
 
@@ -22,10 +22,18 @@ pub(super) enum Resolution {
 const BITS: u32 = 2;
 const ROWS_PER_BYTE_LOG2: u32 = 2;
 
+/// Of a piece. A full batch of resolutions may be of as many pieces, and copy eight mebibytes.
+const PIECE_SIZE_MAX: usize = if cfg!(test) { 2 } else { 1024 };
+
+static ZEROS: [u8; PIECE_SIZE_MAX] = [0; PIECE_SIZE_MAX];
+
+/// `None` is zeros.
+type Piece = Option<Arc<[u8]>>;
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Resolutions {
-    chunks: Vec<Option<Arc<[u8]>>>,
+    chunks: Vec<Option<Arc<[Piece]>>>,
     chunk_rows_log2: u32,
 }
 
@@ -45,18 +53,24 @@ impl Resolutions {
         assert_eq!(bytes.len(), numbers.len() * size);
         let count = numbers.last().map_or(0, |last| *last as usize + 1);
         resolutions.chunks.resize(count, None);
+        let piece_size = resolutions.piece_size();
         for (number, chunk) in numbers.iter().zip(bytes.chunks_exact(size)) {
-            resolutions.chunks[*number as usize] = Some(chunk.into());
+            let piece = |bytes: &[u8]| bytes.iter().any(|&byte| byte != 0).then(|| bytes.into());
+            let pieces = chunk.chunks_exact(piece_size).map(piece);
+            resolutions.chunks[*number as usize] = Some(pieces.collect());
         }
         resolutions
     }
 
     pub(super) fn of(&self, row: u32) -> Resolution {
-        let Some(Some(chunk)) = self.chunks.get((row >> self.chunk_rows_log2) as usize) else {
+        let (chunk, piece, byte, shift) = self.place(row);
+        let Some(Some(pieces)) = self.chunks.get(chunk) else {
             return Resolution::None;
         };
-        let (byte, shift) = self.place(row);
-        match chunk[byte] >> shift & 0b11 {
+        let Some(bytes) = &pieces[piece] else {
+            return Resolution::None;
+        };
+        match bytes[byte] >> shift & 0b11 {
             0 => Resolution::None,
             1 => Resolution::Posted,
             2 => Resolution::Voided,
@@ -65,15 +79,15 @@ impl Resolutions {
     }
 
     pub(super) fn set(&mut self, row: u32, resolution: Resolution) {
-        let chunk = (row >> self.chunk_rows_log2) as usize;
+        let (chunk, piece, byte, shift) = self.place(row);
         if chunk >= self.chunks.len() {
             self.chunks.resize(chunk + 1, None);
         }
-        let size = self.chunk_size();
-        let (byte, shift) = self.place(row);
-        let chunk = self.chunks[chunk].get_or_insert_with(|| vec![0; size].into());
-        let chunk = Arc::make_mut(chunk);
-        chunk[byte] = chunk[byte] & !(0b11 << shift) | (resolution as u8) << shift;
+        let (size, count) = (self.piece_size(), self.chunk_size() / self.piece_size());
+        let pieces = self.chunks[chunk].get_or_insert_with(|| vec![None; count].into());
+        let piece = &mut Arc::make_mut(pieces)[piece];
+        let bytes = Arc::make_mut(piece.get_or_insert_with(|| vec![0; size].into()));
+        bytes[byte] = bytes[byte] & !(0b11 << shift) | (resolution as u8) << shift;
     }
 
     /// Bytes of all chunks, those of zeros too.
@@ -86,24 +100,36 @@ impl Resolutions {
         1 << (self.chunk_rows_log2 - ROWS_PER_BYTE_LOG2)
     }
 
-    /// Chunks with at least one resolution, ascending.
-    pub(super) fn chunks(&self) -> impl Iterator<Item = (u32, &[u8])> {
+    fn piece_size(&self) -> usize {
+        self.chunk_size().min(PIECE_SIZE_MAX)
+    }
+
+    /// Chunks with at least one resolution, ascending, and their bytes in pieces.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = (u32, impl Iterator<Item = &[u8]>)> {
+        let size = self.piece_size();
         let chunks = (0u32..).zip(&self.chunks);
-        // A resolution that was undone leaves a chunk of zeros, as if it had never been.
-        chunks.filter_map(|(number, chunk)| {
-            let chunk = chunk.as_deref()?;
-            chunk
-                .iter()
-                .any(|&byte| byte != 0)
-                .then_some((number, chunk))
+        chunks.filter_map(move |(number, pieces)| {
+            let pieces = pieces.as_deref()?;
+            let bytes = pieces.iter().map(move |piece| bytes_of(piece, size));
+            // A resolution that was undone leaves zeros, as if it had never been.
+            let is_zero = bytes.clone().all(|bytes| bytes == &ZEROS[..size]);
+            (!is_zero).then_some((number, bytes))
         })
     }
 
-    fn place(&self, row: u32) -> (usize, u32) {
-        let row = row & ((1 << self.chunk_rows_log2) - 1);
+    /// The chunk, the piece in it, the byte in that, and the bits of that.
+    fn place(&self, row: u32) -> (usize, usize, usize, u32) {
+        let chunk = row >> self.chunk_rows_log2;
+        let in_chunk = row & ((1 << self.chunk_rows_log2) - 1);
+        let byte = (in_chunk >> ROWS_PER_BYTE_LOG2) as usize;
+        let size = self.piece_size();
         let shift = row % (1 << ROWS_PER_BYTE_LOG2) * BITS;
-        ((row >> ROWS_PER_BYTE_LOG2) as usize, shift)
+        (chunk as usize, byte / size, byte % size, shift)
     }
+}
+
+fn bytes_of(piece: &Piece, size: usize) -> &[u8] {
+    piece.as_deref().unwrap_or(&ZEROS[..size])
 }
 
 #[cfg(test)]
@@ -132,6 +158,14 @@ mod tests {
         }
         let numbers: Vec<u32> = resolutions.chunks().map(|(number, _)| number).collect();
         assert_eq!(numbers, [0, 2, 3, 4, 5, 6]);
+        let bytes: Vec<u8> = resolutions
+            .chunks()
+            .flat_map(|(_, pieces)| pieces.flatten().copied().collect::<Vec<_>>())
+            .collect();
+        let again = Resolutions::from_chunks(16, &numbers, &bytes);
+        for row in 0..120 {
+            assert_eq!(again.of(row), resolutions.of(row), "{row}");
+        }
     }
 
     #[test]
@@ -148,11 +182,21 @@ mod tests {
         for row in [17, 18, 50] {
             assert_eq!(shared.of(row), Resolution::None, "{row}");
         }
-        let same = resolutions.chunks.iter().zip(&shared.chunks);
-        let same: Vec<bool> = same
-            .map(|(a, b)| Arc::ptr_eq(a.as_ref().unwrap(), b.as_ref().unwrap()))
-            .collect();
-        assert_eq!(same, [true, false, true]);
+        // A chunk has two pieces of eight rows.
+        let pieces = |of: &Resolutions| -> Vec<Piece> {
+            let chunks = of.chunks.iter().flatten();
+            chunks.flat_map(|pieces| pieces.to_vec()).collect()
+        };
+        let (new, old) = (pieces(&resolutions), pieces(&shared));
+        let same = |(new, old): (&Piece, &Piece)| match (new, old) {
+            (Some(new), Some(old)) => Some(Arc::ptr_eq(new, old)),
+            _ => None,
+        };
+        let same: Vec<_> = new.iter().zip(&old).map(same).collect();
+        assert_eq!(
+            same,
+            [Some(true), None, Some(false), None, Some(true), None]
+        );
         assert_eq!((resolutions.size(), shared.size()), (16, 12));
     }
 }

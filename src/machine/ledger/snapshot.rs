@@ -586,8 +586,8 @@ impl Snapshot for LedgerSnapshot {
             file.write(&number.to_le_bytes())?;
         }
         file.section(SECTION_RESOLUTIONS)?;
-        for (_, bytes) in self.resolutions.chunks() {
-            file.write(bytes)?;
+        for piece in self.resolutions.chunks().flat_map(|(_, pieces)| pieces) {
+            file.write(piece)?;
         }
         file.section(SECTION_EXPIRIES)?;
         file.write(self.expiries.rows().as_bytes())?;
