@@ -8,7 +8,9 @@
 //! `.tmp` and is removed when the directory is opened (what the librarian was fetching, `.part`). The builder
 //! writes chunks through the page cache, because what is new is what queries ask for; the rest bypasses it where
 //! the file system allows that, so that a checkpoint does not push out what is being read, and so does all that
-//! is fetched from another replica: to fill the page cache with it costs more than everything else together.
+//! is fetched from another replica: to fill the page cache with it costs more than everything else together. Chunks
+//! that are not new any more leave the page cache, but for what queries have looked at: memory that a machine has
+//! not used yet is dear, and what nobody asks for needs none.
 //!
 //! All calls block: they are for the builder's thread, and for the start.
 
@@ -23,6 +25,9 @@ use std::path::{Path, PathBuf};
 use memmap2::{Advice, Mmap};
 
 use crate::store::{FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage};
+
+/// So many chunk files after one, it is not new any more: a gibibyte of the page cache for those that are.
+const NEW_CHUNKS: u64 = 512;
 
 const SUFFIX_UNFINISHED: &str = ".tmp";
 const SUFFIX_FETCHED: &str = ".part";
@@ -131,7 +136,10 @@ impl Storage for DirectoryStorage {
             _ => (options.open(&unfinished)?, false),
         };
         let finished = self.path_of(name);
+        let former = name.number.checked_sub(NEW_CHUNKS).filter(|_| !direct);
+        let not_new_any_more = former.map(|number| self.path_of(FileName { number, ..name }));
         Ok(Box::new(DirectoryWriter {
+            not_new_any_more,
             file,
             direct,
             offset: 0,
@@ -205,6 +213,8 @@ struct DirectoryWriter {
     unfinished: PathBuf,
     finished: PathBuf,
     is_finished: bool,
+    /// A file whose pages leave the page cache when this one is there.
+    not_new_any_more: Option<PathBuf>,
 }
 
 impl FileWriter for DirectoryWriter {
@@ -235,6 +245,9 @@ impl FileWriter for DirectoryWriter {
         self.file.sync_all()?;
         fs::rename(&self.unfinished, &self.finished)?;
         self.is_finished = true;
+        if let Some(former) = &self.not_new_any_more {
+            forget(former);
+        }
         Ok(())
     }
 }
@@ -257,6 +270,15 @@ impl DirectoryWriter {
         }
         self.direct = false;
         Ok(())
+    }
+}
+
+/// Takes a file out of the page cache, but for the pages that are mapped and have been looked at: those that queries
+/// ask for stay. Best effort.
+fn forget(path: &Path) {
+    if let Ok(file) = File::open(path) {
+        // SAFETY: advice about a file that is open; no memory of ours is involved.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     }
 }
 
@@ -342,5 +364,43 @@ mod tests {
         assert_eq!(restored.digest(), ledger.digest());
         assert_eq!(sweep(&mut disk, &[reference]).unwrap(), 0);
         assert_eq!(sweep(&mut disk, &[]).unwrap(), 4);
+    }
+
+    /// How many of a file's pages are in the page cache.
+    fn cached(path: &Path) -> usize {
+        let map = map_file(path).unwrap();
+        let mut pages = vec![0; map.len().div_ceil(STORAGE_SECTOR_SIZE)];
+        let base = map.as_ptr().cast_mut().cast();
+        // SAFETY: the bytes are mapped, and the answer is at most one byte for each of these pages.
+        let result = unsafe { libc::mincore(base, map.len(), pages.as_mut_ptr()) };
+        assert_eq!(result, 0);
+        pages.iter().filter(|&&page| page & 1 == 1).count()
+    }
+
+    #[test]
+    fn chunks_that_nobody_asks_for_leave_the_page_cache_when_they_are_not_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut storage = DirectoryStorage::open(directory.path()).unwrap();
+        let page = Map::copy_of(&[5; 8 * STORAGE_SECTOR_SIZE]);
+        let mut write = |kind, number| {
+            let name = FileName::new(kind, number);
+            let mut writer = storage.create(name).unwrap();
+            writer.write(&page).unwrap();
+            writer.finish().unwrap();
+            storage.path_of(name)
+        };
+        let chunk = write(FileKind::Transfers, 0);
+        if rustix::fs::statfs(&chunk).unwrap().f_type == libc::TMPFS_MAGIC {
+            return; // The page cache is all there is.
+        }
+        let other = write(FileKind::Expired, 0);
+        let asked_for = write(FileKind::Transfers, 1);
+        let map = map_file(&asked_for).unwrap();
+        assert_eq!(map[..], page[..]);
+        for number in NEW_CHUNKS - 1..=NEW_CHUNKS + 1 {
+            assert_eq!(cached(&chunk), if number <= NEW_CHUNKS { 8 } else { 0 });
+            write(FileKind::Transfers, number);
+        }
+        assert_eq!((cached(&other), cached(&asked_for)), (8, 8));
     }
 }
