@@ -1,4 +1,4 @@
-//! The network: connections that deliver in order, or break.
+//! The network: connections that deliver in order, or nearly, or break.
 //!
 //! ```text
 //!   dialer ──── forward lane: message, message, closed ────► listener
@@ -7,8 +7,9 @@
 //!
 //! What a connection does, as the worlds promise it to replicas:
 //! - a lane delivers what was sent, in order, each message after a random delay; a message may be
-//!   lost (as from a full send queue) or come twice (as from a peer that repeats itself), and never
-//!   overtakes another one of its lane;
+//!   lost (as from a full send queue) or come twice (as from a peer that repeats itself);
+//! - between replicas a message may be held back, so that those behind it overtake it. A socket does not do
+//!   that, but the protocol does not ask for one; what a connection begins with stays the first;
 //! - when one end goes, the other learns of it after whatever prefix of the lane still arrives; when
 //!   the network cuts both directions, both ends learn of it, each at its own time;
 //! - a cut in one direction alone breaks nothing: messages that way vanish, silently.
@@ -52,6 +53,8 @@ pub struct Quality {
     /// Parts per million.
     pub loss: u32,
     pub duplication: u32,
+    /// Of messages between replicas that are held back for a while.
+    pub reorder: u32,
     /// Messages waiting in one lane; more are lost.
     pub lane_max: usize,
 }
@@ -63,6 +66,7 @@ impl Quality {
         delay_extra: MILLISECOND / 2,
         loss: 0,
         duplication: 0,
+        reorder: 0,
         lane_max: 256,
     };
 }
@@ -94,7 +98,10 @@ struct Link<M> {
 
 #[derive(Debug)]
 struct Pipe<M> {
+    /// By time.
     waiting: VecDeque<(Instant, Arrival<M>)>,
+    /// When the last one arrives that keeps its order; `None` before the first.
+    in_order: Option<Instant>,
     /// Nothing more goes in: the end is in the queue, or has been delivered, or nobody listens.
     shut: bool,
     /// When the lane will be looked at; a wake for another time is out of date.
@@ -118,6 +125,7 @@ pub(crate) struct Network<M> {
     noisy: BTreeMap<(Node, Node), u32>,
     pub lost: u64,
     pub duplicated: u64,
+    pub held_back: u64,
     pub delivered: u64,
 }
 
@@ -125,6 +133,7 @@ impl<M> Pipe<M> {
     const fn new() -> Self {
         Self {
             waiting: VecDeque::new(),
+            in_order: None,
             shut: false,
             armed: None,
         }
@@ -178,6 +187,7 @@ impl<M: Clone> Network<M> {
             noisy: BTreeMap::new(),
             lost: 0,
             duplicated: 0,
+            held_back: 0,
             delivered: 0,
         }
     }
@@ -255,14 +265,26 @@ impl<M: Clone> Network<M> {
         let delay = quality.delay_min + self.random.skewed(quality.delay_extra);
         let longer = self.delays.get(&link.ends(lane)).copied().unwrap_or(0);
         let at = now + slow * delay + longer;
+        let between_replicas = matches!(link.ends(lane), (Node::Replica(_), Node::Replica(_)));
         let pipe = link.pipe(lane);
-        if twice {
+        let may_wait = quality.reorder > 0 && between_replicas && pipe.in_order.is_some();
+        let held_back = may_wait && self.random.chance(quality.reorder);
+        let more = if twice {
             self.duplicated += 1;
-            let again = at + self.random.skewed(quality.delay_extra);
-            pipe.put(at, Arrival::Message(message.clone()));
-            pipe.put(again, Arrival::Message(message));
+            Some((self.random.skewed(quality.delay_extra), message.clone()))
         } else {
-            pipe.put(at, Arrival::Message(message));
+            None
+        };
+        if held_back {
+            self.held_back += 1;
+            let while_others_pass = 20 * (quality.delay_min + quality.delay_extra);
+            let at = at.max(pipe.in_order.unwrap_or(0));
+            pipe.insert(at + self.random.skewed(while_others_pass), message);
+        } else {
+            pipe.put(at, message);
+        }
+        if let Some((later, message)) = more {
+            pipe.put(at + later, message);
         }
         pipe.wake(id, lane)
     }
@@ -301,7 +323,7 @@ impl<M: Clone> Network<M> {
         pipe.waiting.truncate(kept);
         // Whoever was to look at what is gone would come too early.
         pipe.armed = None;
-        pipe.put(now + delay, Arrival::Closed);
+        pipe.end(now + delay);
         pipe.shut = true;
         pipe.wake(id, lane)
     }
@@ -407,6 +429,7 @@ impl<M: Clone> Network<M> {
         self.delivered -= 1;
         let pipe = self.links.get_mut(&id)?.pipe(lane);
         pipe.waiting.push_front((at, Arrival::Message(message)));
+        pipe.in_order = pipe.in_order.max(Some(at));
         // Replaces the wake for the message behind this one.
         pipe.armed = Some(at);
         Some(Wake { at, link: id, lane })
@@ -426,18 +449,31 @@ impl<M: Clone> Network<M> {
 }
 
 impl<M> Pipe<M> {
-    /// Behind everything else, not before its time.
-    fn put(&mut self, at: Instant, arrival: Arrival<M>) {
-        let last = self.waiting.back().map_or(0, |(at, _)| *at);
-        self.waiting.push_back((at.max(last), arrival));
+    /// Behind everything else that keeps its order, not before its time.
+    fn put(&mut self, at: Instant, message: M) {
+        let at = at.max(self.in_order.unwrap_or(0));
+        self.in_order = Some(at);
+        self.insert(at, message);
     }
 
-    /// When to look next, unless somebody will look already.
+    /// At its time, whatever is before or behind it.
+    fn insert(&mut self, at: Instant, message: M) {
+        let place = self.waiting.partition_point(|(other, _)| *other <= at);
+        self.waiting.insert(place, (at, Arrival::Message(message)));
+    }
+
+    /// Behind everything.
+    fn end(&mut self, at: Instant) {
+        let last = self.waiting.back().map_or(0, |(at, _)| *at);
+        self.waiting.push_back((at.max(last), Arrival::Closed));
+    }
+
+    /// When to look next, unless somebody will look by then.
     fn wake(&mut self, link: LinkId, lane: Lane) -> Option<Wake> {
-        if self.armed.is_some() {
+        let (at, _) = self.waiting.front()?;
+        if self.armed.is_some_and(|armed| armed <= *at) {
             return None;
         }
-        let (at, _) = self.waiting.front()?;
         self.armed = Some(*at);
         Some(Wake {
             at: *at,
@@ -536,6 +572,39 @@ mod tests {
         assert!(world.network.lost > 10 && world.network.duplicated > 10);
         let expected = 200 - world.network.lost + world.network.duplicated;
         assert_eq!(arrived.len() as u64, expected);
+    }
+
+    #[test]
+    fn messages_that_are_held_back_are_overtaken_but_the_first_is_not() {
+        let quality = Quality {
+            reorder: MILLION / 5,
+            duplication: MILLION / 10,
+            ..Quality::GOOD
+        };
+        let mut world = World::new(quality);
+        let link = world.network.dial(A, B).unwrap();
+        world.send(link, Lane::Forward, 0..200);
+        world.run();
+        let mut arrived = world.messages(Lane::Forward);
+        assert_eq!(arrived[0], 0);
+        assert!(!arrived.is_sorted());
+        assert!(world.network.held_back > 10);
+        arrived.sort_unstable();
+        arrived.dedup();
+        assert_eq!(arrived, (0..200).collect::<Vec<_>>());
+        // The end is the last that comes.
+        world.send(link, Lane::Forward, 200..400);
+        let wake = world.network.close(link, A, world.queue.now());
+        world.arm(wake);
+        world.run();
+        assert_eq!(world.arrived.last().map(|(_, a)| a), Some(&Arrival::Closed));
+
+        // Clients' are not.
+        let mut world = World::new(quality);
+        let link = world.network.dial(Node::Client(1), B).unwrap();
+        world.send(link, Lane::Forward, 0..100);
+        world.run();
+        assert!(world.messages(Lane::Forward).is_sorted());
     }
 
     #[test]

@@ -99,7 +99,12 @@ impl Options {
         let mut end = Random::new(seed, Stream::Options, 2);
         let off = end.below(u64::from(options.replica_count));
         let off = u8::try_from(off).expect("a replica");
+        let reorder = *Random::new(seed, Stream::Options, 3).pick(&[0, 0, 1_000, 50_000]);
         Self {
+            quality: Quality {
+                reorder,
+                ..options.quality
+            },
             off_at_the_end: Some(off).filter(|_| end.below(2) == 0),
             faults,
             standby_count,
