@@ -669,19 +669,31 @@ fn who_is_not_made_alike_is_named_and_nothing_else_comes_of_it() {
     let (mut world, mut session) = with_accounts();
     let ours = peers::hello(world.replica.superblock(), 0, false);
     let differs = |name, theirs, ours| Difference::Option { name, theirs, ours };
-    let cases: [(&dyn Fn(&mut Header), &'static str, Vec<Difference>); 3] = [
+    let cases = [
         (
-            &|hello| (hello.cluster, hello.replica) = (6, 200),
+            Header {
+                cluster: 6,
+                replica: 200,
+                ..ours
+            },
             "peer_cluster",
             vec![differs("--cluster", 6, 5)],
         ),
         (
-            &|hello| (hello.commit, hello.replica) = (3, 2),
+            Header {
+                commit: 3,
+                replica: 2,
+                ..ours
+            },
             "peer_replica",
             vec![differs("--replica-count", 3, 1)],
         ),
         (
-            &|hello| (hello.session, hello.timestamp) = (u64::MAX, 1 << 30),
+            Header {
+                session: u64::MAX,
+                timestamp: 1 << 30,
+                ..ours
+            },
             "peer_configuration",
             vec![
                 differs("--clients-max", u64::MAX.into(), 4),
@@ -690,10 +702,8 @@ fn who_is_not_made_alike_is_named_and_nothing_else_comes_of_it() {
             ],
         ),
     ];
-    for (change, refused, differences) in cases {
+    for (hello, refused, differences) in cases {
         let before = world.replica.progress();
-        let mut hello = ours;
-        change(&mut hello);
         let replica = hello.replica;
         for _ in 0..3 {
             let mut message = world.pool.acquire(64).unwrap();

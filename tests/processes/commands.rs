@@ -94,7 +94,7 @@ fn start_a_directory_in_use_is_refused_and_the_first_goes_on() {
     let other = format!("--addresses={}", free_address());
     refuses(&start(&[&other, &path]), &["replica-0"]);
     assert!(cluster.exited(0).is_none());
-    cluster.client(std::time::Duration::from_secs(10));
+    cluster.client(Duration::from_secs(10));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn start_a_port_in_use_is_refused_and_named() {
 fn signals_end_a_replica_in_order() {
     let mut cluster = Cluster::start("signals", 1);
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        cluster.client(std::time::Duration::from_secs(10));
+        cluster.client(Duration::from_secs(10));
         let status = cluster.stop(0, signal);
         assert_eq!(
             status.code(),
