@@ -11,13 +11,17 @@
 //!
 //! Each is held against that: a seated guest must be answered, an evicted one must be told, and what it had
 //! sent may not have been executed when it sends the same again in a new session.
+//!
+//! Only who is pushed out while its request is under way cannot know: it is told as well, and asks in a new
+//! session what has become of it.
 
 use std::collections::VecDeque;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use stampede_bench::engine::Clock;
 use stampede_client::wire::status::CreateTransferStatus;
-use stampede_client::wire::{EvictionReason, Transfer};
+use stampede_client::wire::{CreateResult, EvictionReason, Transfer};
 use stampede_client::{Client, Error, Options};
 
 use crate::books::{self, Batch, ClientBooks};
@@ -47,6 +51,28 @@ pub(crate) struct Guests {
     guests: Vec<Guest>,
     seats: Seats,
     clock: Clock,
+}
+
+/// A guest that is about to lose its session: another one registers, and then it speaks itself.
+#[derive(Debug)]
+pub(crate) struct Crossing {
+    newcomer: usize,
+    registers: JoinHandle<Result<Client, Trouble>>,
+    speaker: usize,
+    transfers: Vec<Transfer>,
+    speaks: Option<JoinHandle<Spoken>>,
+}
+
+type Spoken = (Client, Result<Vec<CreateResult>, Error>);
+
+/// What became of a request that was under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Answered: the session was there still.
+    Answered,
+    /// Its sender was told of its eviction, and found that it had been executed, or that it had not.
+    Executed,
+    Refused,
 }
 
 impl Guests {
@@ -114,6 +140,93 @@ impl Guests {
         self.answered(index, &transfers)
     }
 
+    /// A guest without a session registers, in the place of the one that spoke least recently; it is not
+    /// waited for.
+    pub(crate) fn newcomer_registers(&mut self, cluster: &Options) -> Crossing {
+        let newcomer = self.evicted()[0];
+        let speaker = self.seats.order[0];
+        let cluster = cluster.clone();
+        Crossing {
+            newcomer,
+            registers: thread::spawn(move || load::connect(&cluster, PATIENCE)),
+            speaker,
+            transfers: self.guests[speaker].next_batch(self.clock),
+            speaks: None,
+        }
+    }
+
+    /// The one that is to lose its session speaks; it is not waited for either.
+    pub(crate) fn oldest_speaks(&mut self, crossing: &mut Crossing) {
+        let guest = &mut self.guests[crossing.speaker];
+        let transfers = crossing.transfers.clone();
+        let mut client = guest.client.take().expect("it has a session");
+        crossing.speaks = Some(thread::spawn(move || {
+            let results = client.create_transfers(&transfers);
+            (client, results)
+        }));
+    }
+
+    /// Waits for both. Who lost its session is told, registers again and finds out.
+    pub(crate) fn crossed(
+        &mut self,
+        crossing: Crossing,
+        cluster: &Options,
+    ) -> Result<Fate, Trouble> {
+        let Crossing {
+            newcomer,
+            registers,
+            speaker,
+            transfers,
+            speaks,
+        } = crossing;
+        let registered = registers.join().expect("it does not panic");
+        let (client, results) = speaks.expect("it speaks").join().expect("nor does it");
+        self.guests[newcomer].client = Some(registered?);
+        self.guests[speaker].client = Some(client);
+        match results {
+            Ok(results) => {
+                // It was faster than the other one, which has pushed out the next.
+                self.judge(speaker, &results)?;
+                self.seats.take(newcomer);
+                Ok(Fate::Answered)
+            }
+            Err(Error::Evicted(EvictionReason::NoSession)) => {
+                self.seats.take(newcomer);
+                self.register(speaker, cluster)?;
+                self.finds_out(speaker, &transfers)
+            }
+            Err(error) => {
+                let what = format!("neither answered nor told of its eviction: {error}");
+                Err(failed(speaker, &what))
+            }
+        }
+    }
+
+    /// A guest looks up what it had sent; what is not there it sends again.
+    fn finds_out(&mut self, index: usize, transfers: &[Transfer]) -> Result<Fate, Trouble> {
+        let ids: Vec<u128> = transfers.iter().map(|transfer| transfer.id).collect();
+        let found = self.guests[index].client().lookup_transfers(&ids);
+        let found = found.map_err(|error| failed(index, &error.to_string()))?;
+        self.seats.take(index);
+        if found.is_empty() {
+            self.answered(index, transfers)?;
+            return Ok(Fate::Refused);
+        }
+        let as_sent = |transfer: &Transfer| Transfer {
+            timestamp: 0,
+            ..*transfer
+        };
+        if !found.iter().map(as_sent).eq(transfers.iter().copied()) {
+            let what = format!("{} transfers of {}, or others", found.len(), ids.len());
+            return Err(failed(
+                index,
+                &format!("its request had an effect in part: {what}"),
+            ));
+        }
+        self.guests[index].closes_batch(self.clock);
+        Ok(Fate::Executed)
+    }
+
     /// What they were told, in the order of their numbers; they leave.
     pub(crate) fn take_books(&mut self) -> Vec<ClientBooks> {
         let guests = std::mem::take(&mut self.guests).into_iter();
@@ -127,9 +240,17 @@ impl Guests {
     }
 
     fn answered(&mut self, index: usize, transfers: &[Transfer]) -> Result<(), Trouble> {
+        let results = self.guests[index].client().create_transfers(transfers);
+        self.judge(
+            index,
+            &results.map_err(|error| failed(index, &error.to_string()))?,
+        )
+    }
+
+    /// A guest was answered.
+    fn judge(&mut self, index: usize, results: &[CreateResult]) -> Result<(), Trouble> {
         let guest = &mut self.guests[index];
-        let results = guest.client().create_transfers(transfers);
-        for result in results.map_err(|error| failed(index, &error.to_string()))? {
+        for result in results {
             if result.status == CreateTransferStatus::Exists.code() {
                 guest.books.repeated += 1;
             } else if !result.is_created() {
@@ -137,9 +258,7 @@ impl Guests {
                 return Err(failed(index, &what));
             }
         }
-        if let Some(batch) = guest.books.batches.last_mut() {
-            batch.answered = Some(self.clock.now());
-        }
+        guest.closes_batch(self.clock);
         self.seats.take(index);
         Ok(())
     }
@@ -149,6 +268,13 @@ impl Guest {
     fn client(&mut self) -> &mut Client {
         let client = self.client.as_mut();
         client.expect("the story lets guests arrive before they speak")
+    }
+
+    /// The batch that it sent last is known to be there.
+    fn closes_batch(&mut self, clock: Clock) {
+        if let Some(batch) = self.books.batches.last_mut() {
+            batch.answered = Some(clock.now());
+        }
     }
 
     /// Transfers that it has not sent yet, entered in its books as sent.

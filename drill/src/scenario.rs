@@ -98,7 +98,8 @@ pub(crate) fn cascade(scene: &mut Scene) -> Result<(), Trouble> {
 }
 
 /// More clients than sessions: whoever spoke least recently is evicted, is told so, and goes on in a new
-/// session. The next primary evicts the same ones, and answers the same ones.
+/// session. The next primary evicts the same ones, and answers the same ones. One is pushed out while its
+/// request is under way, and finds out what has become of it.
 pub(crate) fn sessions(scene: &mut Scene) -> Result<(), Trouble> {
     /// One of so many parts.
     const HALF: usize = 2;
@@ -110,6 +111,7 @@ pub(crate) fn sessions(scene: &mut Scene) -> Result<(), Trouble> {
         // Half of each, so that words count and not arrivals, and the next primary has some left to evict.
         scene.seated_guests_are_answered(HALF)?;
         let before = scene.evicted_guests_are_told(HALF)?;
+        let under_way = scene.oldest_guest_is_pushed_out_under_way()?;
         // At once: what was executed last must be known to the next one.
         let primary = scene.primary();
         scene.gap(|scene| {
@@ -118,7 +120,7 @@ pub(crate) fn sessions(scene: &mut Scene) -> Result<(), Trouble> {
         })?;
         scene.seated_guests_are_answered(ALL)?;
         let after = scene.evicted_guests_are_told(ALL)?;
-        scene.evictions(before, after);
+        scene.evictions(under_way, before, after);
         scene.restart(&[primary])?;
         scene.caught_up(primary)
     })

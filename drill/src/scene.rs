@@ -4,6 +4,8 @@
 //! itself, a client has complained, or somebody pressed Ctrl-C; and nothing waits for longer than its
 //! patience. Measuring is done afterwards from the clients' books: a verb only notes instants.
 
+mod guests;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use crate::books::{self, Books, ClientBooks};
 use crate::catalog::Drill;
 use crate::cluster::{Cluster, Entry};
 use crate::disks::{self, Throttle};
-use crate::guests::{self, Guests};
+use crate::guests::Guests;
 use crate::load::{self, Captive, Load, LoadOptions, PRELOADERS};
 use crate::report::{Aim, Distribution, Figure, Mark, Outcome, Timeline};
 use crate::signal;
@@ -85,10 +87,11 @@ enum Measure {
         meanwhile: Span,
         aim: f64,
     },
-    /// Told of by the primary that dies, and by the next one.
+    /// Under way, told of by the primary that dies, and by the next one.
     Evictions {
         clients: u32,
         sessions: u32,
+        under_way: usize,
         before: usize,
         after: usize,
     },
@@ -134,13 +137,14 @@ impl Measure {
             Self::Evictions {
                 clients,
                 sessions,
+                under_way,
                 before,
                 after,
             } => Figure {
                 name: format!(
-                    "{clients} clients with {sessions} sessions, {before} told and back with the first primary, {after} with the next:"
+                    "{clients} clients with {sessions} sessions, {under_way} told while it spoke, {before} told and back with the first primary, {after} with the next:"
                 ),
-                value: (before + after) as f64,
+                value: (under_way + before + after) as f64,
                 unit: "evictions",
                 aim: None,
             },
@@ -269,7 +273,7 @@ impl Scene {
             clients: self.settings.clients,
             batch: self.settings.batch,
             preload: self.settings.preload,
-            guests: guests::count(self.drill.seats.unwrap_or(0)),
+            guests: crate::guests::count(self.drill.seats.unwrap_or(0)),
         };
         self.load = Some(Load::start(&options, self.clock)?);
         self.wait_until("all clients have a session", |scene| scene.load().is_up())?;
@@ -292,7 +296,11 @@ impl Scene {
 
     /// Load, for the time that was asked for.
     pub(crate) fn steady(&mut self) -> Result<(), Trouble> {
-        let end = self.now() + nanos(self.settings.steady);
+        self.pass(self.settings.steady)
+    }
+
+    fn pass(&mut self, time: Duration) -> Result<(), Trouble> {
+        let end = self.now() + nanos(time);
         while self.now() < end {
             self.step()?;
         }
@@ -339,52 +347,6 @@ impl Scene {
         self.mark(&format!("load for {times} journals"));
         self.wait_within(PATIENCE_LONG, "the journals are outgrown", |scene| {
             (scene.load().acknowledged() - begin) as f64 > sectors
-        })
-    }
-
-    // ── guests ──────────────────────────────────────────────────────────────────────────────────
-
-    /// All guests register, one after the other. There is no room for all of them: the last ones push out the
-    /// first, and every session that neither they nor the load have.
-    pub(crate) fn guests_arrive(&mut self) -> Result<(), Trouble> {
-        self.mark("guests arrive");
-        let options = self.cluster.options();
-        for index in self.guests.all() {
-            self.load_is_newest()?;
-            self.guests.arrives(index, &options)?;
-        }
-        Ok(())
-    }
-
-    /// Of the guests that have a session, one of so many parts speak: it is theirs still.
-    pub(crate) fn seated_guests_are_answered(&mut self, parts: usize) -> Result<(), Trouble> {
-        self.mark("guests with a session speak");
-        for index in first_of(parts, self.guests.seated()) {
-            signal::check()?;
-            self.guests.is_answered(index)?;
-        }
-        Ok(())
-    }
-
-    /// The same of those that have none any more: each is told, and comes back in the place of another. Gives
-    /// how many.
-    pub(crate) fn evicted_guests_are_told(&mut self, parts: usize) -> Result<usize, Trouble> {
-        self.mark("evicted guests speak");
-        let options = self.cluster.options();
-        let evicted = first_of(parts, self.guests.evicted());
-        for index in &evicted {
-            self.load_is_newest()?;
-            self.guests.is_told(*index, &options)?;
-        }
-        Ok(evicted.len())
-    }
-
-    /// Waits until every client of the load has spoken after all guests: the oldest session is a guest's,
-    /// however slow a machine is to wake one of them.
-    fn load_is_newest(&mut self) -> Result<(), Trouble> {
-        let now = self.now();
-        self.wait_until("every client is answered", |scene| {
-            scene.load().serves_all_since(now)
         })
     }
 
@@ -704,17 +666,6 @@ impl Scene {
         Ok(())
     }
 
-    /// How many guests were told that their session is over.
-    pub(crate) fn evictions(&mut self, before: usize, after: usize) {
-        let seats = self.drill.seats.unwrap_or(0);
-        self.figures.push(Measure::Evictions {
-            clients: self.settings.clients + guests::count(seats),
-            sessions: self.settings.clients + seats,
-            before,
-            after,
-        });
-    }
-
     fn compare(
         &mut self,
         what: impl FnOnce(&mut Self) -> Result<(), Trouble>,
@@ -843,12 +794,6 @@ impl Scene {
         // What cannot be removed is in the way of nothing but space, and its owner finds it by name.
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-/// The first one of so many parts.
-fn first_of(parts: usize, mut guests: Vec<usize>) -> Vec<usize> {
-    guests.truncate(guests.len() / parts);
-    guests
 }
 
 fn names(indexes: &[usize]) -> String {

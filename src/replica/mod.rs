@@ -8,6 +8,7 @@
 //! | `io` | inputs and outputs |
 //! | `ingress` | the first look at a header, for the world's receive |
 //! | `peers` | who the other members are, and in which life |
+//! | `misfit` | others that are not made as this replica is |
 //! | `clients` | foreign messages ⇄ requests and replies; which client waits where |
 //! | `storage` | protocol effects ⇄ journal writes and reads |
 //! | `superblock` | promises and checkpoints, made durable |
@@ -24,6 +25,7 @@
 //! is said before it is durable; a failed write stops the replica.
 
 mod clients;
+pub mod misfit;
 mod pace;
 mod room;
 mod peers;
@@ -51,6 +53,7 @@ use executor::{
     Applied, CheckpointDone, CheckpointTask, ClientTable, Done, FullDisk, Outcome, Task, Unwritten,
 };
 use io::{ConnectionId, Fatal, Input, Output};
+use misfit::Misfits;
 use pace::Pace;
 use peers::{Introduction, Peers};
 use room::Room;
@@ -83,6 +86,7 @@ pub struct Replica {
     superblock: Superblock,
     clients: Clients,
     peers: Peers,
+    misfits: Misfits,
     /// The random part of the present life.
     life_number: u64,
     pool: Pool,
@@ -221,6 +225,11 @@ impl Replica {
     /// Refusals since the start, by name.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.clients.refusals()
+    }
+
+    /// The misfits that have been refused since this was asked last.
+    pub fn take_misfits(&mut self) -> Misfits {
+        std::mem::take(&mut self.misfits)
     }
 
     /// Takes one input and appends what the world is to do.
@@ -368,7 +377,11 @@ impl Replica {
         if crate::message::is_ours(message.header_bytes()) {
             match self.clients.check_peer(&message) {
                 Ok(command) => self.on_peer_message(connection, command, message, now, outputs),
-                Err(reason) => outputs.push(Output::Close { connection, reason }),
+                Err(reason) => {
+                    // One of another cluster fails here.
+                    self.fits(message.header());
+                    outputs.push(Output::Close { connection, reason });
+                }
             }
             return;
         }
@@ -446,6 +459,19 @@ impl Replica {
         peers::hello(self.superblock.state(), self.vsr.view(), recovering)
     }
 
+    /// Whether this may be the hello of another member; takes note of one that is not.
+    fn fits(&mut self, header: &Header) -> bool {
+        if header.command() != Some(Command::Hello) {
+            return false;
+        }
+        let differences = misfit::differences(header, &self.hello());
+        let fits = differences.is_empty();
+        if !fits {
+            self.misfits.insert(header.replica, differences);
+        }
+        fits
+    }
+
     fn on_hello(
         &mut self,
         connection: ConnectionId,
@@ -454,8 +480,8 @@ impl Replica {
         now: Time,
         outputs: &mut Vec<Output>,
     ) {
-        let past = past.filter(|_| peers::is_of_this_cluster(header, &self.hello()));
-        let Some(past) = past else {
+        let fits = self.fits(header);
+        let Some(past) = past.filter(|_| fits) else {
             let reason = self.clients.refuse_peer("peer_configuration");
             return outputs.push(Output::Close { connection, reason });
         };

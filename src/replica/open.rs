@@ -22,6 +22,7 @@ use stampede_journal::{Journal, Recovery};
 use super::Replica;
 use super::clients::Clients;
 use super::executor::{Executor, OPERATION_PULSE, OPERATION_REGISTER};
+use super::misfit::Misfits;
 use super::peers::Peers;
 use super::room::Room;
 use super::scan::{Scan, Scanned};
@@ -232,6 +233,7 @@ pub fn open<M: Machine + 'static>(
         superblock: Superblock::of_journal(state, recovery.head),
         clients: Clients::new(state.cluster, state.replica, state.member_count()),
         peers: Peers::new(&state),
+        misfits: Misfits::new(),
         life_number,
         pool: pool.clone(),
         effects: Vec::with_capacity(256),

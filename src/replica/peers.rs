@@ -248,12 +248,6 @@ pub(super) fn hello(state: &State, view: View, recovering: bool) -> Header {
     header
 }
 
-/// Whether both are members of one cluster, configured alike: sessions and checkpoints depend on it.
-pub(super) fn is_of_this_cluster(hello: &Header, ours: &Header) -> bool {
-    let configuration = |h: &Header| (h.commit, h.events, h.session, h.timestamp);
-    configuration(hello) == configuration(ours) && hello.replica != ours.replica
-}
-
 fn life_of(hello: &Header) -> Life {
     Life {
         starts: hello.op,

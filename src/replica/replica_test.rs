@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::executor::Executor;
 use super::io::{ConnectionId, Input, Output};
 use super::library::LibraryDone;
+use super::misfit::Difference;
 use super::open::{Opened, journal_config, open, restore};
 use super::superblock::{Identity, State};
 use super::*;
@@ -680,4 +681,76 @@ fn a_full_ledger_sends_away_who_wants_to_create_and_answers_the_others() {
     assert_eq!(world.replica.progress().head, head + 4);
     assert_eq!(world.executor.digest(), digest);
     assert_eq!(world.stopped, None);
+}
+
+#[test]
+fn who_is_not_made_alike_is_named_and_nothing_else_comes_of_it() {
+    let (mut world, mut session) = with_accounts();
+    let ours = peers::hello(world.replica.superblock(), 0, false);
+    let differs = |name, theirs, ours| Difference::Option { name, theirs, ours };
+    let cases = [
+        (
+            Header {
+                cluster: 6,
+                replica: 200,
+                ..ours
+            },
+            "peer_cluster",
+            vec![differs("--cluster", 6, 5)],
+        ),
+        (
+            Header {
+                commit: 3,
+                replica: 2,
+                ..ours
+            },
+            "peer_replica",
+            vec![differs("--replica-count", 3, 1)],
+        ),
+        (
+            Header {
+                session: u64::MAX,
+                timestamp: 1 << 30,
+                ..ours
+            },
+            "peer_configuration",
+            vec![
+                differs("--clients-max", u64::MAX.into(), 4),
+                differs("--journal-size", 1 << 30, 32 << 20),
+                Difference::SameIndex,
+            ],
+        ),
+    ];
+    for (hello, refused, differences) in cases {
+        let before = world.replica.progress();
+        let replica = hello.replica;
+        for _ in 0..3 {
+            let mut message = world.pool.acquire(64).unwrap();
+            message.fill(hello, &[0; 64]);
+            let connection = ConnectionId(7);
+            let received = Input::Received {
+                connection,
+                message,
+            };
+            let mut outputs = Vec::new();
+            world.replica.on_input(received, world.now, &mut outputs);
+            let [Output::Close { reason, .. }] = outputs[..] else {
+                panic!("{outputs:?}");
+            };
+            assert_eq!(reason, refused);
+            world
+                .replica
+                .on_input(Input::Closed { connection }, world.now, &mut outputs);
+            assert_eq!((outputs.len(), world.replica.progress()), (1, before));
+        }
+        let misfits = world.replica.take_misfits();
+        assert_eq!(
+            misfits.into_iter().collect::<Vec<_>>(),
+            [(replica, differences)]
+        );
+        assert!(world.replica.take_misfits().is_empty());
+    }
+    let batch = batch(1);
+    let reply = world.request(&mut session, Operation::CreateTransfers, batch.as_bytes());
+    assert_eq!(created(&reply), batch.len());
 }

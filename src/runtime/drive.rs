@@ -3,6 +3,7 @@
 //! Nothing but names: the loop's traits on one side, the replica's methods on the other; one judgement,
 //! which tasks are quick; and what an operator reads about views.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,10 +46,15 @@ pub struct ReplicaDriver {
     scrubbed: Scrubbed,
     machine_full: bool,
     mending: Option<FileName>,
+    /// When each misfit was last spoken of.
+    misfits: BTreeMap<u8, u64>,
 }
 
 /// How often the progress of a transfer is logged.
 const TRANSFER_LOG_NS: u64 = 1_000_000_000;
+
+/// How often the same misfit is logged: it dials again and again.
+const MISFIT_LOG_NS: u64 = 60_000_000_000;
 
 /// What an operator has been told of how far this backup is from the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +94,7 @@ impl ReplicaDriver {
             scrubbed: Scrubbed::default(),
             machine_full: false,
             mending: None,
+            misfits: BTreeMap::new(),
         }
     }
 
@@ -139,6 +146,7 @@ impl ReplicaDriver {
     }
 
     fn announce(&mut self, now: Time) {
+        self.announce_misfits(now);
         let progress = self.replica.progress();
         if progress.beyond_reach && !self.beyond_reach {
             tracing::warn!(
@@ -184,6 +192,23 @@ impl ReplicaDriver {
 }
 
 impl ReplicaDriver {
+    fn announce_misfits(&mut self, now: Time) {
+        for (replica, differences) in self.replica.take_misfits() {
+            let told = self.misfits.get(&replica);
+            if told.is_some_and(|told| now.monotonic - told < MISFIT_LOG_NS) {
+                continue;
+            }
+            self.misfits.insert(replica, now.monotonic);
+            let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                "refusing replica {replica}, which is not made as this one: {}. These must be the same on all \
+                 members of a cluster, and each has its own index: look at the directory and the addresses that it \
+                 was started with, and make the one that is wrong anew (`stampede recover`)",
+                differences.join("; ")
+            );
+        }
+    }
+
     fn announce_damage(&mut self, progress: &Progress) {
         match (self.missing, progress.missing) {
             (0, 1..) => tracing::warn!(

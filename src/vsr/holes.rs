@@ -18,6 +18,7 @@
 //! were, is *unsure* from there on: it says so when it joins a view (`merge`), and learns from the
 //! view's primary what the log is.
 
+use super::reach::Inquiry;
 use super::timeout::{Deadline, REPAIR_RETRY_NS};
 use super::{Status, Vsr};
 use crate::limits::{PIPELINE_MAX, REPAIR_WINDOW};
@@ -36,8 +37,9 @@ pub(super) struct Holes {
     found: std::collections::BTreeMap<Op, Message>,
     /// Being written again.
     restoring: std::collections::BTreeSet<Op>,
-    retry: Deadline,
+    pub(super) retry: Deadline,
     asked: Option<ReplicaIndex>,
+    pub(super) inquiry: Inquiry,
 }
 
 impl Holes {
@@ -129,6 +131,7 @@ impl Vsr {
         header.commit = last;
         header.context = checksum;
         header.operation = OF_CHAIN;
+        self.holes.inquiry.ask(donor, header.op);
         self.send(donor, header, &[], effects);
     }
 
@@ -204,7 +207,6 @@ impl Vsr {
         let header = *message.header();
         let op = header.op;
         self.take_journal_room(header.size as usize);
-        self.beyond_reach = false;
         self.log.fill(&header);
         self.timestamp = self.timestamp.max(header.timestamp);
         self.holes.restoring.insert(op);

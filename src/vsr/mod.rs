@@ -9,6 +9,7 @@
 //! | `clock` | cluster time, within what a majority of the clocks says | |
 //! | `merge` | the log that a view begins with | §4.2 |
 //! | `holes` | entries that the disk has damaged | |
+//! | `reach` | when the others' journals no longer have what is lacking | |
 //! | `voting` | who has forgotten promises, and may not make new ones | |
 //! | `full` | what goes on while the disk is full | |
 //! | `log` `quorum` `timeout` | what the above reckon with | |
@@ -50,6 +51,7 @@ mod log;
 mod merge;
 mod normal;
 pub mod quorum;
+mod reach;
 mod repair;
 pub mod sessions;
 #[cfg(test)]
@@ -67,6 +69,7 @@ use holes::Holes;
 pub use log::{Entry, Log, UNKNOWN};
 use merge::{Join, Target};
 use normal::{EARLY_MAX, REQUESTS_MAX, SEEN_MAX};
+use reach::Inquiry;
 use repair::EXPECTED_MAX;
 use sessions::Sessions;
 use timeout::{Deadline, TICK_NS};
@@ -218,8 +221,10 @@ pub struct Vsr {
     ahead: BTreeMap<Op, Message>,
     /// A repair request is out, up to this op.
     repair_until: Op,
-    /// What this replica lacks has left the journals of the others.
-    beyond_reach: bool,
+    /// Who was asked for what comes next, and no longer has it.
+    inquiry: Inquiry,
+    /// What this replica lacks, and has left the journals of the others.
+    beyond_reach: Option<Op>,
     /// An operation that may have been acknowledged, and that nobody who has joined this view has.
     waits_for: Option<Op>,
 
@@ -350,7 +355,8 @@ impl Vsr {
             expected: BTreeMap::new(),
             ahead: BTreeMap::new(),
             repair_until: 0,
-            beyond_reach: false,
+            inquiry: Inquiry::default(),
+            beyond_reach: None,
             waits_for: None,
             exit_votes: [None; REPLICAS_MAX],
             exiting: false,
@@ -471,12 +477,6 @@ impl Vsr {
     /// The wiring says how many bytes the journal can take before it is full.
     pub fn set_journal_free(&mut self, bytes: u64) {
         self.journal_free = bytes;
-    }
-
-    /// This replica was away for longer than the others' journals reach: it cannot catch up from
-    /// them.
-    pub fn is_beyond_reach(&self) -> bool {
-        self.beyond_reach
     }
 
     /// An operation without which the view cannot begin: it may have been acknowledged, and nobody who
@@ -789,6 +789,7 @@ impl Protocol for Vsr {
                 self.durable_moved(now, effects);
             }
         }
+        self.forget_reached();
         self.assert_invariants();
     }
 }

@@ -343,7 +343,6 @@ impl Vsr {
             return false;
         }
         self.take_journal_room(size);
-        self.beyond_reach = false;
         self.expected.remove(&header.op);
         self.append(prepare, effects);
         true

@@ -164,10 +164,11 @@ impl Vsr {
         header.op = from;
         header.commit = to;
         header.operation = operation;
+        self.inquiry.ask(donor, from);
         self.send(donor, header, &[], effects);
     }
 
-    fn next_donor(&self, donor: ReplicaIndex) -> ReplicaIndex {
+    pub(super) fn next_donor(&self, donor: ReplicaIndex) -> ReplicaIndex {
         let count = self.config.replica_count;
         let mut others = (1..=count).map(|step| (donor + step) % count);
         others.find(|r| *r != self.config.replica).unwrap_or(donor)
@@ -265,11 +266,7 @@ impl Vsr {
             return;
         }
         if checksums.is_empty() {
-            // What is missing or comes next has left the other's journal.
-            let next = self.log.missing().find(|op| *op > self.executed);
-            self.beyond_reach = header.commit >= next.unwrap_or_else(|| self.log.head() + 1)
-                && !Mutant::NeverBeyondReach.is_on();
-            return;
+            return self.on_gone(header, now, effects);
         }
         match &self.target {
             Some(target) if target.donor == header.replica => {
@@ -277,7 +274,10 @@ impl Vsr {
                 // Not even the first that the other knows: what lies before it would have to be
                 // compared, and has left its journal.
                 let unnamed = self.log.ends_unnamed() && first > self.log.head();
-                self.beyond_reach = first > self.verified + 1 || unnamed;
+                self.beyond_reach = None;
+                if first > self.verified + 1 || unnamed {
+                    self.put_beyond_reach(self.log.head() + 1);
+                }
                 self.commit_verified(effects);
                 self.complete_if_reconciled(now, effects);
                 self.repair(now, effects);
@@ -285,11 +285,8 @@ impl Vsr {
             // Only the target's donor can say what belongs to the log that is fetched: that others have
             // earlier entries is of no use.
             Some(_) => {}
-            None if self.status == Status::Normal => {
-                self.beyond_reach = false;
-                if header.replica == self.primary() {
-                    self.expect(first, checksums);
-                }
+            None if self.status == Status::Normal && header.replica == self.primary() => {
+                self.expect(first, checksums);
             }
             None => {}
         }

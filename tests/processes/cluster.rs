@@ -98,6 +98,17 @@ impl Cluster {
         })
     }
 
+    /// The same, where the last one was formatted with one option more than the others.
+    pub(crate) fn start_with_misfit(name: &str, count: usize, option: &str) -> Self {
+        let last = format!("--replica={}", count - 1);
+        Self::made(name, 42, count, |mut arguments| {
+            if arguments.contains(&last) {
+                arguments.push(option.to_owned());
+            }
+            arguments
+        })
+    }
+
     /// A new cluster that begins with an image.
     pub(crate) fn restore(name: &str, cluster: u128, count: usize, image: &Path) -> Self {
         Self::made(name, cluster, count, |mut arguments| {

@@ -2,6 +2,9 @@
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use stampede::limits::SESSIONS_DEFAULT;
 
 use super::cluster::{Cluster, PROGRAM, format_arguments, free_address, test_directory};
 
@@ -91,7 +94,7 @@ fn start_a_directory_in_use_is_refused_and_the_first_goes_on() {
     let other = format!("--addresses={}", free_address());
     refuses(&start(&[&other, &path]), &["replica-0"]);
     assert!(cluster.exited(0).is_none());
-    cluster.client(std::time::Duration::from_secs(10));
+    cluster.client(Duration::from_secs(10));
 }
 
 #[test]
@@ -112,7 +115,7 @@ fn start_a_port_in_use_is_refused_and_named() {
 fn signals_end_a_replica_in_order() {
     let mut cluster = Cluster::start("signals", 1);
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        cluster.client(std::time::Duration::from_secs(10));
+        cluster.client(Duration::from_secs(10));
         let status = cluster.stop(0, signal);
         assert_eq!(
             status.code(),
@@ -123,4 +126,35 @@ fn signals_end_a_replica_in_order() {
         cluster.launch(0);
         cluster.wait_until_listening(0);
     }
+}
+
+#[test]
+fn replicas_that_are_not_formatted_alike_say_what_differs_and_the_others_serve() {
+    let cluster = Cluster::start_with_misfit("misfit", 3, "--clients-max=7");
+    let said = |index: usize, peer: usize, values: [usize; 2]| {
+        let [theirs, ours] = values;
+        let differs = format!("its --clients-max is {theirs}, here it is {ours}.");
+        let log = cluster.log(index);
+        let lines = log.lines().filter(|line| line.contains("WARN"));
+        let lines = lines.filter(|line| line.contains(&format!("refusing replica {peer}, ")));
+        lines.filter(|line| line.contains(&differs)).count()
+    };
+    let (here, there) = (SESSIONS_DEFAULT, 7);
+    let all_said = || {
+        [0, 1].map(|index| said(index, 2, [there, here])) == [1, 1]
+            && [0, 1].map(|peer| said(2, peer, [here, there])) == [1, 1]
+    };
+    let end = Instant::now() + Duration::from_secs(30);
+    while !all_said() {
+        assert!(Instant::now() < end, "{}", cluster.log(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // It dials again and again, and is spoken of once.
+    let mut client = cluster.client(Duration::from_secs(30));
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(200));
+        let found = client.lookup_accounts(&[1]);
+        assert_eq!(found.expect("two are a quorum"), []);
+    }
+    assert!(all_said(), "{}", cluster.log(0));
 }

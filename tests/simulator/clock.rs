@@ -110,8 +110,7 @@ fn no_two_replicas_agree_work_goes_on() -> Scenario {
             cluster.set_clock(replica, (i64::from(replica) - 1) * HOUR);
         }
         assert!(answers(&mut cluster, 20)?);
-        cluster.crash(0);
-        cluster.start(0)?;
+        restart(&mut cluster, 0)?;
         assert!(answers(&mut cluster, 20)?);
         cluster.finish()?;
     }

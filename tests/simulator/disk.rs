@@ -22,8 +22,7 @@ fn cluster_with_entries() -> Result<Simulation, Violation> {
 fn heals(damage: Damage) -> Scenario {
     let mut cluster = cluster_with_entries()?;
     assert!(cluster.damage_entry(1, ENTRY, damage));
-    cluster.crash(1);
-    cluster.start(1)?;
+    restart(&mut cluster, 1)?;
     let missing = cluster.progress(1).map(|p| p.missing);
     assert!(missing > Some(0), "nobody has noticed");
     assert!(cluster.run_until(SOON, all_are_whole)?);
@@ -92,22 +91,16 @@ fn the_next_primary_has_damaged_entries_it_fetches_them_before_it_loses_any() ->
 
 #[test]
 fn bits_turn_over_everywhere_all_the_time_everything_heals() -> Scenario {
+    use Damage::{Latent, LostWrite, Rot, Superblock};
     let mut cluster = cluster_with_entries()?;
-    let kinds = [
-        Damage::Rot,
-        Damage::Superblock,
-        Damage::Latent,
-        Damage::LostWrite,
-    ];
+    let kinds = [Rot, Superblock, Latent, LostWrite].into_iter().cycle();
     let mut damaged = 0;
-    for (round, damage) in (0u8..60).zip(kinds.into_iter().cycle()) {
+    for (round, damage) in (0u8..60).zip(kinds) {
         cluster.submit(3);
         damaged += u32::from(cluster.damage(round % 3, damage));
         cluster.run_for(50 * MILLISECOND)?;
         if round % 5 == 4 {
-            cluster.crash(round % 3);
-            cluster.run_for(100 * MILLISECOND)?;
-            cluster.start(round % 3)?;
+            is_off_for(&mut cluster, round % 3, 100 * MILLISECOND)?;
         }
     }
     assert!(damaged > 30, "only {damaged}");
@@ -128,16 +121,10 @@ fn copies_of_the_superblock_rot_a_restart_reads_another() -> Scenario {
 #[test]
 fn many_entries_rot_on_each_replica_while_all_are_off_all_heal() -> Scenario {
     for seed in 40..45 {
-        let options = Options {
-            requests: 0,
-            ..Options::CALM
-        };
-        let mut cluster = Simulation::new(options, seed)?;
+        let mut cluster = Simulation::new(QUIET, seed)?;
         assert!(answers(&mut cluster, 60)?);
         cluster.run_for(300 * MILLISECOND)?;
-        for replica in 0..3 {
-            cluster.crash(replica);
-        }
+        (0..3).for_each(|replica| cluster.crash(replica));
         let damaged = (0..15).filter(|round| cluster.damage(round % 3, Damage::Rot));
         assert!(damaged.count() > 5, "seed {seed}");
         all_lose_power(&mut cluster, 3)?;
@@ -157,7 +144,7 @@ fn it_rots_under_a_running_primary_who_was_away_catches_up_all_the_same() -> Sce
         cluster.damage(0, Damage::Rot);
     }
     cluster.start(2)?;
-    assert!(cluster.run_until(20 * SECOND, |c| has_caught_up(c, 2))?);
+    catches_up(&mut cluster, 2, 20 * SECOND)?;
     ends_well(&mut cluster)
 }
 
@@ -168,9 +155,8 @@ fn stops_itself(fault: WriteFault) -> Scenario {
     cluster.submit(20);
     assert!(another_serves(&mut cluster, 0)?);
     assert!(are_answered(&mut cluster)?);
-    assert!(cluster.run_until(SOON, |c| has_caught_up(c, 0))?);
-    assert_eq!(cluster.finish()?.starts, 4);
-    Ok(())
+    catches_up(&mut cluster, 0, SOON)?;
+    ends_with(&mut cluster, |report| report.starts == 4)
 }
 
 #[test]
@@ -193,17 +179,8 @@ fn a_checkpoint_cannot_be_written_its_replica_stops_itself_and_makes_it_after_a_
 {
     let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
     cluster.fail_checkpoints(2, 3);
-    let mut made = false;
-    for _ in 0..100 {
-        assert!(answers(&mut cluster, 10)?);
-        made = cluster.progress(2).is_some_and(|p| p.checkpoint > 0);
-        if made {
-            break;
-        }
-    }
-    assert!(made, "there is no checkpoint");
-    assert_eq!(cluster.finish()?.starts, 4);
-    Ok(())
+    work_until(&mut cluster, 10, |c| has_checkpoint(c, 2))?;
+    ends_with(&mut cluster, |report| report.starts == 4)
 }
 
 #[test]
@@ -213,31 +190,33 @@ fn the_power_goes_while_superblocks_are_written_two_copies_are_spoiled_and_two_a
     options.faults.spoiled_copies = 1_000_000;
     let mut cluster = cluster_of(options)?;
     for round in 0..30u8 {
-        cluster.submit(2);
         // As a start writes first of all.
-        cluster.run_for(u64::from(round) * MILLISECOND)?;
-        cluster.crash(round % 3);
-        cluster.start(round % 3)?;
+        work(&mut cluster, 2, u64::from(round) * MILLISECOND)?;
+        restart(&mut cluster, round % 3)?;
     }
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
 }
 
-#[test]
-fn a_lost_end_and_a_log_that_never_had_it_begin_no_view_without_the_third() -> Scenario {
+/// Three replicas, of which this one is cut off and has all but the last entry.
+fn cluster_without_the_last_entry(replica: u8) -> Result<Simulation, Violation> {
     let mut cluster = cluster(3)?;
     assert!(answers(&mut cluster, 3)?);
-    cluster.partition(&[2]);
+    cluster.partition(&[replica]);
     assert!(answers(&mut cluster, 1)?);
     cluster.run_for(150 * MILLISECOND)?;
+    Ok(cluster)
+}
+
+#[test]
+fn a_lost_end_and_a_log_that_never_had_it_begin_no_view_without_the_third() -> Scenario {
+    let mut cluster = cluster_without_the_last_entry(2)?;
     let last = cluster.committed();
-    cluster.crash(0);
-    cluster.crash(1);
+    crash_all(&mut cluster, &[0, 1]);
     assert!(cluster.damage_entry(1, last, Damage::LostWrite));
     cluster.heal();
     cluster.start(1)?;
-    cluster.submit(1);
-    cluster.run_for(SOON)?;
+    work(&mut cluster, 1, SOON)?;
     assert_eq!(cluster.committed(), last);
     cluster.start(0)?;
     assert!(are_answered(&mut cluster)?);
@@ -246,50 +225,56 @@ fn a_lost_end_and_a_log_that_never_had_it_begin_no_view_without_the_third() -> S
 
 #[test]
 fn disks_are_slow_and_only_the_backups_come_back_they_have_all_that_was_acknowledged() -> Scenario {
-    let mut options = Options {
-        client_count: 8,
-        think_max: 0,
-        ..Options::CALM
-    };
-    options.speed.write_max = 60 * MILLISECOND;
+    let mut options = slow_disks(60 * MILLISECOND, QUIET);
+    (options.client_count, options.think_max) = (8, 0);
     let mut cluster = cluster_of(options)?;
     for round in 0..20 {
-        cluster.submit(20);
-        cluster.run_for((200 + 13 * round) * MILLISECOND)?;
-        let primary = cluster.primary();
+        work(&mut cluster, 20, (200 + 13 * round) * MILLISECOND)?;
+        let primary = cluster.primary().unwrap_or(0);
         all_lose_power(&mut cluster, 3)?;
         // One of them stays off: the one that had begun to write first.
-        cluster.crash(primary.unwrap_or(0));
+        cluster.crash(primary);
         assert!(are_answered(&mut cluster)?);
-        cluster.start(primary.unwrap_or(0))?;
+        cluster.start(primary)?;
     }
     ends_well(&mut cluster)
 }
 
 /// Full batches, so that checkpoints come often; journals that hold all that a scenario writes.
 fn cluster_with_checkpoints(replica_count: u8) -> Result<Simulation, Violation> {
-    let mut options = Options {
+    let options = Options {
         replica_count,
-        requests: 0,
         client_count: 8,
         segment_count: 24,
-        ..Options::CALM
+        ..full_batches(400_000)
     };
-    options.mixture.full = 400_000;
     Simulation::new(options, 6)
+}
+
+/// The disks of these have no room for a checkpoint, ...
+fn fill(cluster: &mut Simulation, replicas: &[u8]) {
+    for replica in replicas {
+        cluster.set_room(*replica, Some(1 << 20));
+    }
+}
+
+/// ... and as much as they like again.
+fn make_room(cluster: &mut Simulation, replicas: &[u8]) {
+    for replica in replicas {
+        cluster.set_room(*replica, None);
+    }
 }
 
 #[test]
 fn full_a_single_replica_refuses_writes_and_resumes_when_there_is_room() -> Scenario {
     let mut cluster = cluster_with_checkpoints(1)?;
-    cluster.set_room(0, Some(1 << 20));
-    cluster.submit(40);
-    assert!(!cluster.run_until(60 * SECOND, Simulation::clients_done)?);
+    fill(&mut cluster, &[0]);
+    assert!(!answers(&mut cluster, 40)?);
     assert!(is_full(&cluster, 0));
     let committed = cluster.committed();
     cluster.run_for(10 * SECOND)?;
     assert!(cluster.committed() <= committed + 8, "it takes new writes");
-    cluster.set_room(0, None);
+    make_room(&mut cluster, &[0]);
     assert!(are_answered(&mut cluster)?);
     assert!(!is_full(&cluster, 0));
     ends_well(&mut cluster)
@@ -299,52 +284,40 @@ fn full_a_single_replica_refuses_writes_and_resumes_when_there_is_room() -> Scen
 fn full_the_primary_hands_over_and_nobody_waits() -> Scenario {
     let mut cluster = cluster_with_checkpoints(3)?;
     assert!(answers(&mut cluster, 1)?);
-    cluster.set_room(0, Some(1 << 20));
+    fill(&mut cluster, &[0]);
     cluster.submit(20);
-    let full = cluster.run_until(60 * SECOND, |c| is_full(c, 0))?;
-    assert!(full, "{:?}", cluster.progress(0));
-    let taken = cluster.run_until(200 * MILLISECOND, |c| c.primary() == Some(1))?;
-    assert!(taken, "{:?}", cluster.progress(1));
+    assert!(cluster.run_until(MINUTE, |c| is_full(c, 0))?);
+    assert!(cluster.run_until(200 * MILLISECOND, |c| c.primary() == Some(1))?);
     assert!(are_answered(&mut cluster)?);
     assert!(is_full(&cluster, 0));
-    cluster.set_room(0, None);
-    let resumed = cluster.run_until(20 * SECOND, |c| {
-        !is_full(c, 0) && c.progress(0).is_some_and(|p| p.executed == c.committed())
-    })?;
-    assert!(resumed, "{:?}", cluster.progress(0));
+    make_room(&mut cluster, &[0]);
+    assert!(cluster.run_until(20 * SECOND, |c| !is_full(c, 0) && has_caught_up(c, 0))?);
     ends_well(&mut cluster)
 }
 
 #[test]
 fn full_the_next_primary_is_full_too_the_third_takes_over() -> Scenario {
     let mut cluster = cluster_with_checkpoints(3)?;
-    cluster.set_room(0, Some(1 << 20));
-    cluster.set_room(1, Some(1 << 20));
+    fill(&mut cluster, &[0, 1]);
     cluster.submit(20);
     assert!(cluster.run_until(60 * SECOND, |c| c.primary() == Some(2))?);
     assert!(are_answered(&mut cluster)?);
-    cluster.set_room(0, None);
-    cluster.set_room(1, None);
+    make_room(&mut cluster, &[0, 1]);
     ends_well(&mut cluster)
 }
 
 #[test]
 fn full_on_every_replica_views_do_not_churn_and_all_resume() -> Scenario {
     let mut cluster = cluster_with_checkpoints(3)?;
-    for replica in 0..3 {
-        cluster.set_room(replica, Some(1 << 20));
-    }
+    fill(&mut cluster, &[0, 1, 2]);
     cluster.submit(40);
-    let full = cluster.run_until(60 * SECOND, |c| (0..3).all(|r| is_full(c, r)))?;
-    assert!(full);
+    assert!(cluster.run_until(MINUTE, |c| (0..3).all(|r| is_full(c, r)))?);
     cluster.run_for(5 * SECOND)?;
     let view = cluster.progress(0).map(|p| p.view);
     cluster.run_for(30 * SECOND)?;
     assert_eq!(cluster.progress(0).map(|p| p.view), view);
     assert!(!cluster.clients_done());
-    for replica in 0..3 {
-        cluster.set_room(replica, None);
-    }
+    make_room(&mut cluster, &[0, 1, 2]);
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
 }

@@ -9,7 +9,7 @@ fn a_disk_is_lost_its_replica_follows_and_then_votes_again() -> Scenario {
     assert!(cluster.lose_disk(2));
     cluster.start(2)?;
     assert!(is_recovering(&cluster, 2));
-    assert!(cluster.run_until(SOON, |c| is_whole(c, 2))?);
+    becomes_whole(&mut cluster, 2, SOON)?;
     // The others can do without one of the two that had it all.
     cluster.crash(0);
     assert!(answers(&mut cluster, 10)?);
@@ -23,12 +23,9 @@ fn a_disk_is_lost_and_another_replica_is_down_nothing_is_acknowledged() -> Scena
     assert!(cluster.lose_disk(2));
     cluster.crash(1);
     cluster.start(2)?;
-    let before = cluster.replies();
-    cluster.submit(5);
-    cluster.run_for(SOON)?;
+    nobody_is_answered(&mut cluster, SOON)?;
     // It might have acknowledged something to the one that is down.
     assert!(is_recovering(&cluster, 2));
-    assert_eq!(cluster.replies(), before);
     cluster.start(1)?;
     assert!(are_answered(&mut cluster)?);
     assert!(cluster.run_until(SOON, |c| !is_recovering(c, 2))?);
@@ -43,11 +40,10 @@ fn one_disk_after_the_other_is_lost_nothing_is_gone() -> Scenario {
         assert!(cluster.lose_disk(replica));
         cluster.run_for(SECOND)?;
         cluster.start(replica)?;
-        assert!(cluster.run_until(SOON, |c| is_whole(c, replica))?);
+        becomes_whole(&mut cluster, replica, SOON)?;
     }
     assert!(answers(&mut cluster, 10)?);
-    assert_eq!(cluster.finish()?.lost_disks, 4);
-    Ok(())
+    ends_with(&mut cluster, |report| report.lost_disks == 4)
 }
 
 #[test]
@@ -55,12 +51,11 @@ fn a_disk_is_lost_after_the_log_was_cut_a_checkpoint_is_fetched() -> Scenario {
     let mut cluster = cluster_with_small_journals(MILLISECOND / 3)?;
     leave_behind(&mut cluster, 2)?;
     cluster.start(2)?;
-    assert!(cluster.run_until(20 * SECOND, |c| is_whole(c, 2))?);
+    becomes_whole(&mut cluster, 2, 20 * SECOND)?;
     assert!(cluster.lose_disk(1));
     cluster.start(1)?;
-    assert!(cluster.run_until(20 * SECOND, |c| is_whole(c, 1))?);
-    assert_eq!(cluster.finish()?.transfers, 2);
-    Ok(())
+    becomes_whole(&mut cluster, 1, 20 * SECOND)?;
+    ends_with(&mut cluster, |report| report.transfers == 2)
 }
 
 #[test]
@@ -75,7 +70,7 @@ fn a_recovering_replica_loses_power_again_and_again_it_still_does_not_vote() -> 
         cluster.crash(2);
     }
     cluster.start(2)?;
-    assert!(cluster.run_until(SOON, |c| is_whole(c, 2))?);
+    becomes_whole(&mut cluster, 2, SOON)?;
     ends_well(&mut cluster)
 }
 
@@ -86,14 +81,13 @@ fn is_noticed(replica: u8) -> Scenario {
     cluster.copy_disk(replica);
     cluster.start(replica)?;
     assert!(answers(&mut cluster, 30)?);
-    assert!(cluster.run_until(SOON, |c| is_whole(c, replica))?);
+    becomes_whole(&mut cluster, replica, SOON)?;
     assert!(cluster.set_back(replica));
     cluster.start(replica)?;
     assert!(cluster.run_until(SOON, |c| is_recovering(c, replica))?);
-    assert!(cluster.run_until(SOON, |c| is_whole(c, replica))?);
+    becomes_whole(&mut cluster, replica, SOON)?;
     assert!(answers(&mut cluster, 10)?);
-    assert_eq!(cluster.finish()?.set_back, 1);
-    Ok(())
+    ends_with(&mut cluster, |report| report.set_back == 1)
 }
 
 #[test]
@@ -118,7 +112,7 @@ fn a_replica_is_set_back_to_before_its_own_view_it_does_not_begin_it_again() -> 
     assert!(cluster.set_back(1));
     cluster.start(1)?;
     assert!(answers(&mut cluster, 10)?);
-    assert!(cluster.run_until(SOON, |c| is_whole(c, 1))?);
+    becomes_whole(&mut cluster, 1, SOON)?;
     assert!(cluster.latest_view() > view);
     ends_well(&mut cluster)
 }
@@ -127,17 +121,13 @@ fn a_replica_is_set_back_to_before_its_own_view_it_does_not_begin_it_again() -> 
 fn two_of_five_lose_their_disks_the_others_go_on_and_make_them_whole() -> Scenario {
     let mut cluster = cluster(5)?;
     assert!(answers(&mut cluster, 20)?);
-    assert!(cluster.lose_disk(3));
-    assert!(cluster.lose_disk(4));
+    assert!(cluster.lose_disk(3) && cluster.lose_disk(4));
     // Three are a quorum; one less would be none.
     assert!(!cluster.lose_disk(0));
     assert!(answers(&mut cluster, 20)?);
-    cluster.start(3)?;
-    cluster.start(4)?;
-    for replica in [3, 4] {
-        assert!(cluster.run_until(SOON, |c| has_caught_up(c, replica)
-            && !is_recovering(c, replica))?);
-    }
+    start_all(&mut cluster, &[3, 4])?;
+    becomes_whole(&mut cluster, 3, SOON)?;
+    becomes_whole(&mut cluster, 4, SOON)?;
     ends_well(&mut cluster)
 }
 
@@ -149,7 +139,7 @@ fn the_disk_of_the_primary_is_lost_another_serves_meanwhile() -> Scenario {
     assert!(cluster.lose_disk(0));
     assert!(answers(&mut cluster, 20)?);
     cluster.start(0)?;
-    assert!(cluster.run_until(SOON, |c| is_whole(c, 0))?);
+    becomes_whole(&mut cluster, 0, SOON)?;
     ends_well(&mut cluster)
 }
 
@@ -159,12 +149,11 @@ fn a_replica_is_set_back_to_before_the_log_was_cut_it_fetches_a_checkpoint() -> 
     assert!(answers(&mut cluster, 10)?);
     cluster.copy_disk(2);
     cluster.start(2)?;
-    assert!(cluster.run_until(SOON, |c| is_whole(c, 2))?);
+    becomes_whole(&mut cluster, 2, SOON)?;
     leave_behind(&mut cluster, 2)?;
     cluster.run_for(300 * MILLISECOND)?;
     assert!(cluster.set_back(2));
     cluster.start(2)?;
-    assert!(cluster.run_until(20 * SECOND, |c| is_whole(c, 2))?);
-    assert_eq!(cluster.finish()?.transfers, 1);
-    Ok(())
+    becomes_whole(&mut cluster, 2, 20 * SECOND)?;
+    ends_with(&mut cluster, |report| report.transfers == 1)
 }

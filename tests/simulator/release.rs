@@ -14,7 +14,7 @@ fn a_backup_runs_another_release_it_is_refused_and_the_others_go_on() -> Scenari
     assert!(!has_caught_up(&cluster, 2));
     cluster.change_release(2);
     cluster.start(2)?;
-    assert!(cluster.run_until(SOON, |c| has_caught_up(c, 2))?);
+    catches_up(&mut cluster, 2, SOON)?;
     ends_well(&mut cluster)
 }
 

@@ -6,14 +6,8 @@ use super::vocabulary::*;
 fn all_lose_power_at_once_everything_acknowledged_is_there() -> Scenario {
     let mut cluster = cluster(3)?;
     for _ in 0..20 {
-        cluster.submit(10);
-        cluster.run_for(150 * MILLISECOND)?;
-        for replica in 0..3 {
-            cluster.crash(replica);
-        }
-        for replica in 0..3 {
-            cluster.start(replica)?;
-        }
+        work(&mut cluster, 10, 150 * MILLISECOND)?;
+        all_lose_power(&mut cluster, 3)?;
     }
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
@@ -23,10 +17,8 @@ fn all_lose_power_at_once_everything_acknowledged_is_there() -> Scenario {
 fn a_single_replica_again_and_again_nothing_is_lost() -> Scenario {
     let mut cluster = cluster(1)?;
     for _ in 0..50 {
-        cluster.submit(3);
-        cluster.run_for(70 * MILLISECOND)?;
-        cluster.crash(0);
-        cluster.start(0)?;
+        work(&mut cluster, 3, 70 * MILLISECOND)?;
+        restart(&mut cluster, 0)?;
     }
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
@@ -37,9 +29,7 @@ fn one_after_the_other_work_goes_on() -> Scenario {
     let mut cluster = cluster(3)?;
     for round in 0..9 {
         cluster.submit(10);
-        cluster.crash(round % 3);
-        cluster.run_for(SECOND)?;
-        cluster.start(round % 3)?;
+        is_off_for(&mut cluster, round % 3, SECOND)?;
         cluster.run_for(SECOND)?;
     }
     assert!(are_answered(&mut cluster)?);
@@ -48,15 +38,11 @@ fn one_after_the_other_work_goes_on() -> Scenario {
 
 #[test]
 fn disks_are_slow_all_lose_power_with_writes_in_flight_nothing_acknowledged_is_lost() -> Scenario {
-    let mut options = Options {
-        think_max: 0,
-        ..Options::CALM
-    };
-    options.speed.write_max = 60 * MILLISECOND;
+    let mut options = slow_disks(60 * MILLISECOND, QUIET);
+    options.think_max = 0;
     let mut cluster = cluster_of(options)?;
     for round in 0..30 {
-        cluster.submit(5);
-        cluster.run_for((400 + 17 * round) * MILLISECOND)?;
+        work(&mut cluster, 5, (400 + 17 * round) * MILLISECOND)?;
         all_lose_power(&mut cluster, 3)?;
     }
     assert!(are_answered(&mut cluster)?);
@@ -67,19 +53,15 @@ fn disks_are_slow_all_lose_power_with_writes_in_flight_nothing_acknowledged_is_l
 fn the_next_primary_loses_power_in_the_middle_of_a_view_change_it_keeps_its_word() -> Scenario {
     let mut cluster = cluster(3)?;
     for _ in 0..6 {
-        cluster.submit(10);
-        cluster.run_for(300 * MILLISECOND)?;
+        work(&mut cluster, 10, 300 * MILLISECOND)?;
         let Some(primary) = cluster.primary() else {
             continue;
         };
-        let (next, view) = ((primary + 1) % 3, cluster.latest_view());
-        cluster.crash(primary);
-        let left = |c: &Simulation| c.progress(next).is_some_and(|p| p.view > view);
-        assert!(cluster.run_until(SOON, left)?);
+        let next = (primary + 1) % 3;
+        leaves_view_without(&mut cluster, next, primary)?;
         cluster.crash(next);
-        cluster.start(next)?;
-        cluster.start(primary)?;
-        assert!(cluster.run_until(SOON, |c| c.primary().is_some())?);
+        start_all(&mut cluster, &[next, primary])?;
+        somebody_serves(&mut cluster)?;
     }
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
@@ -98,7 +80,7 @@ fn a_backup_loses_power_while_it_catches_up_again_and_again_it_arrives() -> Scen
         cluster.crash(2);
     }
     cluster.start(2)?;
-    assert!(cluster.run_until(20 * SECOND, |c| has_caught_up(c, 2))?);
+    catches_up(&mut cluster, 2, 20 * SECOND)?;
     ends_well(&mut cluster)
 }
 
@@ -106,15 +88,10 @@ fn a_backup_loses_power_while_it_catches_up_again_and_again_it_arrives() -> Scen
 fn a_majority_of_five_loses_power_what_the_others_have_is_served_again() -> Scenario {
     let mut cluster = cluster(5)?;
     for _ in 0..6 {
-        cluster.submit(10);
-        cluster.run_for(200 * MILLISECOND)?;
-        for replica in [0, 1, 2] {
-            cluster.crash(replica);
-        }
+        work(&mut cluster, 10, 200 * MILLISECOND)?;
+        crash_all(&mut cluster, &[0, 1, 2]);
         cluster.run_for(SECOND)?;
-        for replica in [2, 0, 1] {
-            cluster.start(replica)?;
-        }
+        start_all(&mut cluster, &[2, 0, 1])?;
         assert!(are_answered(&mut cluster)?);
     }
     ends_well(&mut cluster)

@@ -17,7 +17,7 @@ fn clients_ask_it_has_everything_that_replicas_have() -> Scenario {
     let mut cluster = with_standbys(2)?;
     assert!(answers(&mut cluster, 50)?);
     for standby in [STANDBY, STANDBY + 1] {
-        assert!(cluster.run_until(SECOND, |c| has_caught_up(c, standby))?);
+        catches_up(&mut cluster, standby, SECOND)?;
     }
     ends_well(&mut cluster)
 }
@@ -26,12 +26,8 @@ fn clients_ask_it_has_everything_that_replicas_have() -> Scenario {
 fn a_majority_of_replicas_is_down_standbys_do_not_count() -> Scenario {
     let mut cluster = with_standbys(3)?;
     assert!(answers(&mut cluster, 5)?);
-    cluster.crash(1);
-    cluster.crash(2);
-    let before = cluster.replies();
-    cluster.submit(5);
-    cluster.run_for(SOON)?;
-    assert_eq!(cluster.replies(), before);
+    crash_all(&mut cluster, &[1, 2]);
+    nobody_is_answered(&mut cluster, SOON)?;
     cluster.start(2)?;
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
@@ -39,21 +35,15 @@ fn a_majority_of_replicas_is_down_standbys_do_not_count() -> Scenario {
 
 #[test]
 fn a_single_replica_loses_what_its_standby_has_both_go_on_with_one_log() -> Scenario {
-    let mut options = Options {
-        replica_count: 1,
-        standby_count: 1,
-        ..Options::CALM
-    };
-    options.speed.write_max = 20 * MILLISECOND;
+    let mut options = slow_disks(20 * MILLISECOND, QUIET);
+    (options.replica_count, options.standby_count) = (1, 1);
     let mut cluster = cluster_of(options)?;
     for _ in 0..20 {
         // Long enough for the standby to have it, not for the disk.
-        cluster.submit(1);
-        cluster.run_for(3 * MILLISECOND)?;
-        cluster.crash(0);
-        cluster.start(0)?;
+        work(&mut cluster, 1, 3 * MILLISECOND)?;
+        restart(&mut cluster, 0)?;
         assert!(answers(&mut cluster, 2)?);
-        assert!(cluster.run_until(SECOND, |c| has_caught_up(c, 1))?);
+        catches_up(&mut cluster, 1, SECOND)?;
     }
     ends_well(&mut cluster)
 }
@@ -78,7 +68,7 @@ fn the_primary_dies_it_follows_the_next_one() -> Scenario {
         cluster.crash(primary);
         assert!(another_serves(&mut cluster, primary)?);
         assert!(answers(&mut cluster, 5)?);
-        assert!(cluster.run_until(SECOND, |c| has_caught_up(c, STANDBY))?);
+        catches_up(&mut cluster, STANDBY, SECOND)?;
         cluster.start(primary)?;
     }
     ends_well(&mut cluster)
@@ -92,9 +82,8 @@ fn it_was_away_for_longer_than_journals_reach_it_fetches_a_checkpoint() -> Scena
     })?;
     leave_behind(&mut cluster, STANDBY)?;
     cluster.start(STANDBY)?;
-    assert!(cluster.run_until(20 * SECOND, |c| has_caught_up(c, STANDBY))?);
-    assert_eq!(cluster.finish()?.transfers, 1);
-    Ok(())
+    catches_up(&mut cluster, STANDBY, 20 * SECOND)?;
+    ends_with(&mut cluster, |report| report.transfers == 1)
 }
 
 #[test]
@@ -104,7 +93,7 @@ fn its_disk_is_lost_it_has_everything_again() -> Scenario {
     assert!(cluster.lose_disk(STANDBY));
     cluster.start(STANDBY)?;
     assert!(answers(&mut cluster, 20)?);
-    assert!(cluster.run_until(SOON, |c| has_caught_up(c, STANDBY))?);
+    catches_up(&mut cluster, STANDBY, SOON)?;
     ends_well(&mut cluster)
 }
 
@@ -114,6 +103,6 @@ fn it_was_away_it_catches_up() -> Scenario {
     cluster.crash(STANDBY);
     assert!(answers(&mut cluster, 200)?);
     cluster.start(STANDBY)?;
-    assert!(cluster.run_until(10 * SECOND, |c| has_caught_up(c, STANDBY))?);
+    catches_up(&mut cluster, STANDBY, 10 * SECOND)?;
     ends_well(&mut cluster)
 }

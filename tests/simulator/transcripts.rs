@@ -280,9 +280,10 @@ fn transfer_a_checkpoint() -> Scenario {
     let prose = "
 State transfer: r2 was away until the others had let go of the log that it would need next.
 
-The answer to its question says where the log begins now. It asks for a checkpoint, fetches the manifest and the files
-that it does not have, in blocks that are verified one by one, refers to them in its superblock, and opens its
-directory again as after a restart. What the checkpoint does not cover comes through the log.";
+The answers to its question say where the logs of the others begin now: nobody has what it lacks. It asks for a
+checkpoint, fetches the manifest and the files that it does not have, in blocks that are verified one by one, refers to
+them in its superblock, and opens its directory again as after a restart. What the checkpoint does not cover comes
+through the log.";
     expect("state-transfer", prose, &conversation);
     ends_well(&mut cluster)
 }

@@ -5,11 +5,9 @@ use super::vocabulary::*;
 #[test]
 fn the_primary_crashes_another_takes_over() -> Scenario {
     let mut cluster = cluster(3)?;
-    cluster.submit(200);
-    cluster.run_for(500 * MILLISECOND)?;
+    work(&mut cluster, 200, 500 * MILLISECOND)?;
     cluster.crash(0);
-    let taken = cluster.run_until(2 * SECOND, |c| c.primary().is_some_and(|p| p != 0))?;
-    assert!(taken, "no new primary after two seconds");
+    assert!(another_serves(&mut cluster, 0)?);
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
 }
@@ -18,18 +16,13 @@ fn the_primary_crashes_another_takes_over() -> Scenario {
 fn one_primary_after_the_other_crashes_work_goes_on() -> Scenario {
     let mut cluster = cluster(5)?;
     for _ in 0..12 {
-        cluster.submit(10);
-        cluster.run_for(300 * MILLISECOND)?;
+        work(&mut cluster, 10, 300 * MILLISECOND)?;
         if let Some(primary) = cluster.primary() {
-            cluster.crash(primary);
-            cluster.run_for(700 * MILLISECOND)?;
-            cluster.start(primary)?;
+            is_off_for(&mut cluster, primary, 700 * MILLISECOND)?;
         }
     }
     assert!(are_answered(&mut cluster)?);
-    let report = cluster.finish()?;
-    assert!(report.views >= 6, "{report:?}");
-    Ok(())
+    ends_with(&mut cluster, |report| report.views >= 6)
 }
 
 #[test]
@@ -37,18 +30,13 @@ fn a_primary_is_cut_off_it_commits_nothing_and_comes_back() -> Scenario {
     let mut cluster = cluster(3)?;
     assert!(answers(&mut cluster, 5)?);
     cluster.partition(&[0]);
-    let taken = cluster.run_until(SOON, |c| c.primary().is_some_and(|p| p != 0))?;
-    assert!(taken);
+    assert!(cluster.run_until(SOON, |c| c.primary().is_some_and(|p| p != 0))?);
     assert!(answers(&mut cluster, 20)?, "the majority answers");
     let commit = cluster.progress(0).map(|p| p.commit);
     cluster.run_for(SECOND)?;
     assert_eq!(cluster.progress(0).map(|p| p.commit), commit);
     cluster.heal();
-    let rejoined = cluster.run_until(SOON, |c| {
-        c.progress(0)
-            .is_some_and(|p| p.view > 0 && p.executed == c.committed())
-    })?;
-    assert!(rejoined, "{:?}", cluster.progress(0));
+    becomes_whole(&mut cluster, 0, SOON)?;
     ends_well(&mut cluster)
 }
 
@@ -80,10 +68,9 @@ fn one_link_is_cut_in_one_direction_views_do_not_churn() -> Scenario {
 #[test]
 fn a_primary_that_pauses_is_replaced_and_joins_again() -> Scenario {
     let mut cluster = cluster(3)?;
-    cluster.submit(40);
-    cluster.run_for(300 * MILLISECOND)?;
+    work(&mut cluster, 40, 300 * MILLISECOND)?;
     cluster.pause(0, 3 * SECOND);
-    assert!(cluster.run_until(2 * SECOND, |c| c.primary().is_some_and(|p| p != 0))?);
+    assert!(another_serves(&mut cluster, 0)?);
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
 }
@@ -101,10 +88,8 @@ fn the_primary_hears_nobody_it_steps_down() -> Scenario {
 #[test]
 fn the_next_primary_is_down_too_the_third_takes_over() -> Scenario {
     let mut cluster = cluster(5)?;
-    cluster.submit(50);
-    cluster.run_for(300 * MILLISECOND)?;
-    cluster.crash(0);
-    cluster.crash(1);
+    work(&mut cluster, 50, 300 * MILLISECOND)?;
+    crash_all(&mut cluster, &[0, 1]);
     assert!(cluster.run_until(3 * SECOND, |c| c.primary() == Some(2))?);
     assert!(are_answered(&mut cluster)?);
     ends_well(&mut cluster)
@@ -176,19 +161,22 @@ fn two_of_three_cannot_hear_each_other_the_third_keeps_the_view() -> Scenario {
     ends_well(&mut cluster)
 }
 
+/// What a primary of three prepares reaches nobody.
+fn prepares_alone(cluster: &mut Simulation, primary: u8) -> Scenario {
+    cluster.cut(primary, (primary + 1) % 3);
+    cluster.cut(primary, (primary + 2) % 3);
+    let committed = cluster.committed();
+    cluster.submit(1);
+    let alone = |c: &Simulation| c.progress(primary).is_some_and(|p| p.head > committed);
+    assert!(cluster.run_until(SECOND, alone)?);
+    Ok(())
+}
+
 #[test]
 fn requests_die_with_their_view_clients_are_answered_by_the_next() -> Scenario {
     let mut cluster = cluster(3)?;
     assert!(answers(&mut cluster, 5)?);
-    // What the primary prepares from here on reaches nobody.
-    cluster.cut(0, 1);
-    cluster.cut(0, 2);
-    let committed = cluster.committed();
-    cluster.submit(1);
-    let alone = cluster.run_until(SECOND, |c| {
-        c.progress(0).is_some_and(|p| p.head > committed)
-    })?;
-    assert!(alone);
+    prepares_alone(&mut cluster, 0)?;
     assert!(another_serves(&mut cluster, 0)?);
     assert!(are_answered(&mut cluster)?);
     cluster.heal();
@@ -206,16 +194,12 @@ fn a_replica_that_was_behind_joins_the_next_view_its_short_log_does_not_win() ->
     // It hears of the next view, and loses power before it has the log of that view.
     cluster.heal();
     cluster.slow_link(1, 2, 50 * MILLISECOND);
-    cluster.crash(0);
-    let heard = cluster.run_until(SOON, |c| c.progress(2).is_some_and(|p| p.view > 0))?;
-    assert!(heard);
+    leaves_view_without(&mut cluster, 2, 0)?;
     assert!(!has_caught_up(&cluster, 2));
-    cluster.crash(1);
-    cluster.crash(2);
+    crash_all(&mut cluster, &[1, 2]);
     // Now it decides with one that has all, and is in an earlier view.
-    cluster.start(2)?;
-    cluster.start(0)?;
-    assert!(cluster.run_until(SOON, |c| c.primary().is_some())?);
+    start_all(&mut cluster, &[2, 0])?;
+    somebody_serves(&mut cluster)?;
     assert!(answers(&mut cluster, 5)?);
     ends_well(&mut cluster)
 }
@@ -239,8 +223,7 @@ fn nobody_hears_anybody_for_long_timers_alone_bring_the_next_view() -> Scenario 
 fn the_new_primary_dies_before_its_view_begins_nothing_is_lost() -> Scenario {
     for microseconds in [100, 300, 600, 900, 1_200, 2_000] {
         let mut cluster = cluster(5)?;
-        cluster.submit(30);
-        cluster.run_for(200 * MILLISECOND)?;
+        work(&mut cluster, 30, 200 * MILLISECOND)?;
         cluster.crash(0);
         cluster.run_for(microseconds * MILLISECOND / 1_000)?;
         cluster.crash(1);

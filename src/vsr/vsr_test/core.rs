@@ -335,3 +335,132 @@ fn waiting_for_its_own_view_keeps_nobody_from_a_later_one() {
     assert_eq!(views(&answers(&mut vsr, begun())), [8]);
     assert!(views(&answers(&mut vsr, begun())).is_empty());
 }
+
+/// Whom a replica asks for prepares at an event, and from which operation on.
+fn asks(vsr: &mut Vsr, event: Event, now: u64) -> Vec<(u8, Op)> {
+    let mut effects = Vec::new();
+    vsr.on_event(event, at(now), &mut effects);
+    let asked = effects.iter().filter_map(|effect| {
+        let Effect::Send { to, message } = effect else {
+            return None;
+        };
+        let asks = message.header().command() == Some(Command::GetPrepares);
+        asks.then_some((*to, message.header().op))
+    });
+    asked.collect()
+}
+
+/// The log of `from` begins after `base`; it was asked for what begins at `op`.
+fn trimmed(from: u8, op: Op, base: Op) -> Event {
+    let mut header = Header::new(Command::Headers, CLUSTER, from, 1);
+    (header.op, header.commit) = (op, base);
+    said(header)
+}
+
+fn said(header: Header) -> Event {
+    let message = control(Command::Headers, header.replica, header.view);
+    let mut message = message.try_unique().unwrap();
+    message.fill(header, &[]);
+    Event::Message(message.freeze())
+}
+
+/// Replica 2, which holds five operations and has heard of twenty in a view that goes on; it has just asked
+/// the primary, which is replica 1, for the sixth.
+fn lags() -> Vsr {
+    let mut vsr = comes_back(2, 1, 0, &[1001, 1002, 1003, 1004, 1005], 5);
+    let mut header = Header::new(Command::Commit, CLUSTER, 1, 1);
+    (header.op, header.commit) = (20, 20);
+    assert_eq!(asks(&mut vsr, said(header), 1_000_000_000), [(1, 6)]);
+    vsr
+}
+
+#[test]
+fn what_one_has_trimmed_is_asked_of_the_next_and_gone_when_all_have() {
+    let mut vsr = lags();
+    let asked = asks(&mut vsr, trimmed(1, 6, 8), 1_000_000_000);
+    assert_eq!((asked, vsr.is_beyond_reach()), (vec![(0, 6)], false));
+    let asked = asks(&mut vsr, trimmed(0, 6, 7), 1_000_000_000);
+    assert_eq!((asked, vsr.is_beyond_reach()), (vec![], true));
+    // Checksums are no prepares, whoever sends them.
+    for from in [0, 1] {
+        let mut message = vsr.pool.acquire(16).unwrap();
+        let mut header = Header::new(Command::Headers, CLUSTER, from, 1);
+        header.op = 6;
+        message.fill(header, &body_of(&[1006]));
+        answers(&mut vsr, Event::Message(message.freeze()));
+        assert!(vsr.is_beyond_reach(), "told by {from}");
+    }
+}
+
+#[test]
+fn who_is_behind_or_was_not_asked_says_nothing_about_reach() {
+    // Replica 0 was not asked; the primary was, but not for that; or it is behind itself.
+    for (from, op, base) in [(0, 6, 8), (1, 5, 8), (1, 7, 8), (1, 6, 5)] {
+        let mut vsr = lags();
+        for _ in 0..2 {
+            let asked = asks(&mut vsr, trimmed(from, op, base), 1_000_000_000);
+            assert_eq!(asked, [], "told by {from} of {op} and {base}");
+        }
+        assert!(!vsr.is_beyond_reach());
+        // What counts, does, after that as well; an answer that came twice counts once.
+        vsr.inquiry.ask(1, 6);
+        asks(&mut vsr, trimmed(1, 6, 8), 1_000_000_000);
+        asks(&mut vsr, trimmed(1, 6, 8), 1_000_000_000);
+        assert!(!vsr.is_beyond_reach());
+        asks(&mut vsr, trimmed(0, 6, 8), 1_000_000_000);
+        assert!(vsr.is_beyond_reach());
+    }
+}
+
+#[test]
+fn who_cannot_be_heard_is_asked_again_and_then_not_waited_for() {
+    let mut vsr = lags();
+    let mut now = 1_000_000_000;
+    let mut asked = Vec::new();
+    let mut told = 0;
+    while told < 2 {
+        assert!(!vsr.is_beyond_reach(), "told {told} times");
+        now += TICK_NS;
+        let mut asks_now = asks(&mut vsr, Event::Tick, now);
+        while let Some((to, op)) = asks_now.pop() {
+            asked.push(to);
+            if to == 0 {
+                told += 1;
+                asks_now = asks(&mut vsr, trimmed(0, op, 8), now);
+            }
+        }
+    }
+    assert!(vsr.is_beyond_reach());
+    assert_eq!(asked, [1, 0, 1, 0]);
+}
+
+#[test]
+fn a_hole_that_all_have_trimmed_is_beyond_reach_until_it_is_filled() {
+    let mut vsr = comes_back(2, 1, 0, &[], 0);
+    let prepares = chain(&vsr, 1, 4);
+    for prepare in &prepares[..3] {
+        vsr.log.push(Entry::of(prepare.header()));
+    }
+    (vsr.written, vsr.commit) = (3, 3);
+    vsr.set_journal_free(1 << 20);
+    let asked = asks(&mut vsr, Event::Damaged { op: 2 }, 1_000_000_000);
+    let [(first, 2)] = asked[..] else {
+        panic!("asked {asked:?}");
+    };
+    let second = 1 - first;
+    // Not asked yet.
+    asks(&mut vsr, trimmed(second, 2, 2), 1_000_000_000);
+    let asked = asks(&mut vsr, trimmed(first, 2, 2), 1_000_000_000);
+    assert_eq!(
+        (&asked[..], vsr.is_beyond_reach()),
+        (&[(second, 2)][..], false)
+    );
+    asks(&mut vsr, trimmed(second, 2, 2), 1_000_000_000);
+    assert!(vsr.is_beyond_reach());
+    // What comes at the end of the log is not what is lacking.
+    asks(&mut vsr, Event::Message(prepares[3].clone()), 1_000_000_000);
+    assert_eq!((vsr.head(), vsr.is_beyond_reach()), (4, true));
+    asks(&mut vsr, Event::Message(prepares[1].clone()), 1_000_000_000);
+    asks(&mut vsr, Event::Restored { op: 2 }, 1_000_000_000);
+    assert!(!vsr.is_beyond_reach());
+}
