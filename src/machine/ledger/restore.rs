@@ -428,7 +428,12 @@ fn restore_pending(
         return Err(file.damaged(0, "the resolutions are not those of the transfers"));
     }
     books.resolutions = Resolutions::from_chunks(books.transfers.chunk_rows(), &chunks, &bytes);
-    for expiry in file.read_rows::<ExpiryRow>(storage, SECTION_EXPIRIES)? {
+    let expiries = file.read_rows::<ExpiryRow>(storage, SECTION_EXPIRIES)?;
+    let place = |expiry: &ExpiryRow| (expiry.expires_at, expiry.row);
+    if !expiries.is_sorted_by(|a, b| place(a) < place(b)) {
+        return Err(file.damaged(0, "the expiries are not in order"));
+    }
+    for expiry in expiries {
         if expiry.row >= rows {
             return Err(file.damaged(0, "an expiry is that of no transfer"));
         }
