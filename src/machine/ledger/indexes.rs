@@ -162,6 +162,8 @@ pub(super) struct Indexes {
     pub(super) expired: Vec<Blob>,
     /// The timestamp of the first transfer of each chunk that is posted.
     pub(super) first_timestamps: Vec<u64>,
+    /// The same of expiries.
+    pub(super) first_expired: Vec<u64>,
     /// Of the transfers that are not yet posted.
     pub(super) parties: Vec<Parties>,
     /// Of the chunks that are not yet posted.
@@ -200,6 +202,7 @@ impl Indexes {
             let credits = rows.iter().map(|row| row.credit);
             self.builder.column_of_all(credits);
             self.expired.push(self.builder.finish());
+            self.first_expired.push(rows[0].timestamp);
         }
         self.settle_accounts(accounts);
     }

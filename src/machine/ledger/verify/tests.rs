@@ -3,6 +3,11 @@
 //! That nothing is said of ledgers as they should be is seen here and by the histories of `tests::random`, each of
 //! which ends with a verification.
 
+use std::cell::{Cell, RefCell};
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::{Config, TestRunner};
 use stampede_client::wire::record::transfer_flags as flags;
 use stampede_client::wire::{CreateTransferStatus as Status, Transfer};
 use zerocopy::{FromBytes, IntoBytes};
@@ -10,10 +15,14 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::super::history::PeriodOpenings;
 use super::super::resolutions::Resolution;
 use super::super::row::{AccountRow, Expired};
+use super::super::snapshot::SECTION_HEAD;
 use super::super::tests::{Bench, account, pending, post, transfer, void};
 use super::*;
 use crate::machine::Machine;
-use crate::store::{Blob, Manifest, MemoryStorage, Postings, PostingsBuilder, write_checkpoint};
+use crate::store::{
+    Blob, FileEntry, FileKind, FileName, Manifest, MemoryStorage, Postings, PostingsBuilder,
+    SealedFile, SealedWriter, Storage, write_checkpoint,
+};
 
 const LIMITED: u16 = account_flags::DEBITS_MUST_NOT_EXCEED_CREDITS;
 
@@ -147,15 +156,21 @@ fn assert_all_noticed(changes: &[Change]) {
         let mut bench = books();
         change(&mut bench.ledger.books);
         assert_noticed(what, &bench.ledger.verify());
-        let mut storage = MemoryStorage::default();
-        let mut snapshot = bench.ledger.whole_snapshot(bench.op);
-        let written = write_checkpoint(&mut storage, bench.op, &mut *snapshot, b"");
-        let manifest = Manifest::open(&storage, &written.unwrap()).unwrap();
-        let restored = Ledger::default().restore(&storage, &manifest.files);
-        if let Ok(restored) = restored {
+        let (storage, files) = checkpoint(&mut bench);
+        // What a restore refuses is noticed, too.
+        if let Ok(restored) = Ledger::default().restore(&storage, &files) {
             assert_noticed(what, &restored.verify());
         }
     }
+}
+
+/// The ledger as it is, in files.
+fn checkpoint(bench: &mut Bench) -> (MemoryStorage, Vec<FileEntry>) {
+    let mut storage = MemoryStorage::default();
+    let mut snapshot = bench.ledger.whole_snapshot(bench.op);
+    let written = write_checkpoint(&mut storage, bench.op, &mut *snapshot, b"");
+    let manifest = Manifest::open(&storage, &written.unwrap()).unwrap();
+    (storage, manifest.files)
 }
 
 #[test]
@@ -366,7 +381,7 @@ fn accounts_that_could_not_be() {
 /// What a start makes anew would not survive a checkpoint.
 #[test]
 fn ids_and_heads_that_lead_elsewhere() {
-    let changes: [Change; 9] = [
+    let changes: [Change; 10] = [
         ("account 77 is not found", |books| {
             books.accounts.row_mut(0).id = 77;
         }),
@@ -375,8 +390,11 @@ fn ids_and_heads_that_lead_elsewhere() {
         ("id_must_not_be_zero", |books| of(books, 21).id = 0),
         ("the failed id 77", |books| *books.failed.row_mut(0) = 77),
         ("the failed id 1 is", |books| *books.failed.row_mut(0) = 1),
-        ("its head has not its first timestamp", |books| {
+        ("chunk 1 of transfers: its head", |books| {
             books.indexes.first_timestamps[1] += 1;
+        }),
+        ("chunk 0 of expiries: its head", |books| {
+            books.indexes.first_expired[0] += 1;
         }),
         ("indexed by other accounts", |books| {
             books.indexes.parties[3][0] += 1;
@@ -390,6 +408,122 @@ fn ids_and_heads_that_lead_elsewhere() {
         change(&mut bench.ledger.books);
         assert_noticed(what, &bench.ledger.verify());
     }
+}
+
+/// The sections of a file, by number.
+type Sections = Vec<(u32, Vec<u8>)>;
+
+fn sections(storage: &MemoryStorage, entry: FileEntry) -> Sections {
+    let mut file = SealedFile::open(storage, entry).unwrap();
+    let numbers = (1..=8).filter(|number| file.section(*number).is_ok());
+    let numbers: Vec<u32> = numbers.collect();
+    let mut read = |number| (number, file.read_rows::<u8>(storage, number).unwrap());
+    numbers.into_iter().map(&mut read).collect()
+}
+
+/// A file in the place of another, with correct checksums.
+fn write_again(storage: &mut MemoryStorage, name: FileName, sections: &Sections) -> FileEntry {
+    storage.remove(name).unwrap();
+    let mut file = SealedWriter::create(storage, name).unwrap();
+    for (number, bytes) in sections {
+        file.section(*number).unwrap();
+        file.write(bytes).unwrap();
+    }
+    file.finish().unwrap()
+}
+
+#[test]
+fn files_that_say_otherwise() {
+    const HEAD: u32 = SECTION_HEAD;
+    let not_found = "is not found by its id";
+    let changes: [(FileKind, u32, usize, &str); 8] = [
+        (
+            FileKind::Transfers,
+            HEAD,
+            0,
+            "chunk 0 of transfers: its head",
+        ),
+        (
+            FileKind::Transfers,
+            HEAD,
+            8,
+            "became full at another transfer",
+        ),
+        (
+            FileKind::Transfers,
+            HEAD,
+            12,
+            "did not become full in any order",
+        ),
+        (FileKind::Expired, HEAD, 0, "chunk 0 of expiries: its head"),
+        (FileKind::Expired, HEAD, 12, "became full at another expiry"),
+        // Of a run: the greatest id, a bit of an entry's hash, one of the filter.
+        (FileKind::TransferRun, 1, 16, not_found),
+        (FileKind::TransferRun, 3, 5, not_found),
+        (FileKind::TransferRun, 4, 0, not_found),
+    ];
+    for (kind, section, at, what) in changes {
+        let (mut storage, mut files) = checkpoint(&mut books());
+        let entry = files.iter_mut().find(|entry| entry.name.kind == kind);
+        let entry = entry.unwrap();
+        let mut sections = sections(&storage, *entry);
+        let (_, bytes) = sections
+            .iter_mut()
+            .find(|(number, _)| *number == section)
+            .unwrap();
+        match (kind, section) {
+            (FileKind::TransferRun, 4) => bytes.fill(0),
+            (FileKind::TransferRun, _) => bytes[at] = bytes[at].wrapping_sub(1),
+            _ => bytes[at] = bytes[at].wrapping_add(1),
+        }
+        *entry = write_again(&mut storage, entry.name, &sections);
+        match Ledger::default().restore(&storage, &files) {
+            Ok(restored) => assert_noticed(what, &restored.verify()),
+            Err(error) => assert!(error.to_string().contains(what), "{what}: {error}"),
+        }
+    }
+}
+
+/// Whatever bit of whatever file is another one, nothing ends the process. Many mean nothing, or something else that
+/// could as well be: a filter's, user data.
+#[test]
+fn any_bit_may_be_another() {
+    let (storage, files) = checkpoint(&mut books());
+    let storage = RefCell::new(storage);
+    let noticed = Cell::new(0);
+    let cases = 2000;
+    let bit = (any::<Index>(), any::<Index>(), any::<Index>(), 0..8u8);
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let outcome = runner.run(&bit, |(file, section, byte, bit)| {
+        let mut files = files.clone();
+        let file = file.index(files.len());
+        let mut storage = storage.borrow_mut();
+        let entry = files[file];
+        let before = sections(&storage, entry);
+        let mut after = before.clone();
+        let section = section.index(after.len());
+        let (_, bytes) = &mut after[section];
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let byte = byte.index(bytes.len());
+        bytes[byte] ^= 1 << bit;
+        files[file] = write_again(&mut storage, entry.name, &after);
+        let restored = Ledger::default().restore(&*storage, &files);
+        let is_noticed = match restored {
+            Err(_) => true,
+            Ok(restored) => !restored.verify().broken.is_empty(),
+        };
+        noticed.set(noticed.get() + u32::from(is_noticed));
+        prop_assert_eq!(write_again(&mut storage, entry.name, &before), entry);
+        Ok(())
+    });
+    outcome.unwrap();
+    assert!(noticed.get() > cases / 3, "{} of {cases}", noticed.get());
 }
 
 /// The postings again, with another key in the place of the first of a column.
@@ -449,6 +583,12 @@ fn postings_that_lead_elsewhere() {
                     let found = bench.ledger.verify();
                     assert_noticed(&what, &found);
                     assert_eq!(found.broken.len(), 1, "{found:#?}");
+                    // Those of accounts are in no file.
+                    if names.len() != ACCOUNT_KEYS.len() {
+                        let (storage, files) = checkpoint(&mut bench);
+                        let restored = Ledger::default().restore(&storage, &files);
+                        assert_eq!(restored.unwrap().verify(), found);
+                    }
                 }
             }
         }

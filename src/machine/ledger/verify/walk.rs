@@ -17,7 +17,7 @@ use stampede_client::wire::record::{account_flags, transfer_flags as flags};
 use stampede_client::wire::{CreateTransferStatus as Status, TIMESTAMP_MAX, Transfer};
 
 use super::super::books::{Books, Known, ROW_UNKNOWN, is_resolution};
-use super::super::expiry::expires_at;
+use super::super::expiry::{PULSE_EVENTS_MAX, expires_at};
 use super::super::history::Point;
 use super::super::indexes::{EXPIRED_KEYS, Fields, TRANSFER_KEYS};
 use super::super::openings::{Balances, OpeningsView, Side};
@@ -353,15 +353,27 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn expiry(&mut self, expired: &Expired) {
-        let (books, number) = (self.books, self.at.expired);
-        let keys = [expired.debit, expired.credit].map(Some);
-        self.expired_keys.push(keys);
-        if self.expired_keys.rows() == books.expired.chunk_rows() as usize {
-            let chunk = number / books.expired.chunk_rows();
-            let postings = books.indexes.expired.get(chunk as usize);
+    /// The same of an expiry.
+    fn index_expiry(&mut self, expired: &Expired) {
+        let (table, indexes, number) = (&self.books.expired, &self.books.indexes, self.at.expired);
+        let chunk = number / table.chunk_rows();
+        let first = number.is_multiple_of(table.chunk_rows()) && chunk < table.chunks_full();
+        if first && indexes.first_expired.get(chunk as usize) != Some(&expired.timestamp) {
+            self.found.broken(|| {
+                format!("chunk {chunk} of expiries: its head has not its first timestamp")
+            });
+        }
+        let keys = [expired.debit, expired.credit];
+        self.expired_keys.push(keys.map(Some));
+        if self.expired_keys.rows() == table.chunk_rows() as usize {
+            let postings = indexes.expired.get(chunk as usize);
             self.expired_keys.end_chunk(chunk, postings, self.found);
         }
+    }
+
+    fn expiry(&mut self, expired: &Expired) {
+        let (books, number) = (self.books, self.at.expired);
+        self.index_expiry(expired);
         if expired.pending >= self.at.transfers {
             return self
                 .found
@@ -381,9 +393,13 @@ impl<'a> Walk<'a> {
             expired.timestamp,
             self.at.transfers,
         );
-        // In order of their time: what was created after an expiry is due after it.
+        // In order of their time: what was created after an expiry is due after it. The last one of a pulse has the
+        // pulse's timestamp, those before it earlier ones, whatever their time.
+        let pulse_max = expired
+            .timestamp
+            .saturating_add(u64::from(PULSE_EVENTS_MAX) - 1);
         let due = expires_at(&pending).map(|at| (at, expired.pending));
-        let is_due = due.is_some_and(|due| due > self.last_due && due.0 <= expired.timestamp);
+        let is_due = due.is_some_and(|due| due > self.last_due && due.0 <= pulse_max);
         let is_new = expired.timestamp > self.time && expired.timestamp <= TIMESTAMP_MAX;
         if *expired != expected || !is_due || !is_new || !self.chain.is_over() {
             self.found
@@ -546,7 +562,9 @@ fn check_resolution(
     if completed != *transfer {
         return Err("it has not taken over what it should of its pending transfer");
     }
-    if expires_at(pending).is_some_and(|at| at <= transfer.timestamp) {
+    // An imported timestamp may be ahead of the time at which that was asked.
+    let imported = transfer.flags & flags::IMPORTED != 0;
+    if !imported && expires_at(pending).is_some_and(|at| at <= transfer.timestamp) {
         return Err(Status::PendingTransferExpired.name());
     }
     if transfer.flags & flags::POST_PENDING_TRANSFER != 0 {
