@@ -12,6 +12,7 @@ use stampede_client::wire::record::transfer_flags as flags;
 use stampede_client::wire::{CreateTransferStatus as Status, Transfer};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::super::expiry::PULSE_EVENTS_MAX;
 use super::super::history::PeriodOpenings;
 use super::super::resolutions::Resolution;
 use super::super::row::{AccountRow, Expired};
@@ -143,6 +144,38 @@ fn a_ledger_as_it_should_be() {
     assert_eq!(broken, Vec::<String>::new());
     assert_eq!((accounts, transfers, failed_ids), (40, 78, 1));
     assert_eq!((unresolved, broken_more), (4, 0));
+}
+
+#[test]
+fn expiries_of_one_time_and_posts_ahead_of_theirs_are_as_they_should_be() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut bench = Bench::with_accounts(2);
+    bench.transfers(&[timed(2, pending(1, 10))]);
+    let first = bench.clock;
+    bench.clock = first + SECOND - 2;
+    bench.transfers(&[timed(1, pending(2, 10))]);
+    assert_eq!(bench.clock, first + SECOND);
+    // Both are due at the moment of the pulse, and one of them gets the timestamp before it.
+    bench.clock = first + 2 * SECOND - 1 - u64::from(PULSE_EVENTS_MAX);
+    bench.pulse();
+    let expired = *bench.ledger.books.expired.row(0);
+    assert_eq!(expired.timestamp, first + 2 * SECOND - 1);
+
+    bench.transfers(&[timed(1, pending(3, 10))]);
+    let expires_at = bench.clock + SECOND;
+    // The post is the first of three events, asked for before the expiry; the last one's time is after it.
+    bench.clock = expires_at - 3;
+    let imported = |timestamp, event: Transfer| Transfer {
+        timestamp,
+        ..flagged(flags::IMPORTED, event)
+    };
+    let statuses = bench.transfers(&[
+        imported(expires_at, post(4, 3, 10)),
+        imported(1, transfer(5, 1)),
+        imported(1, transfer(6, 1)),
+    ]);
+    assert_eq!(statuses[0], Status::Created);
+    assert_eq!(bench.ledger.verify().broken, Vec::<String>::new());
 }
 
 fn assert_noticed(what: &str, found: &Verified) {
