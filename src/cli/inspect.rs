@@ -6,7 +6,7 @@
 //!     ├─► journal      what a restart would find, entry by entry; `log`: which of it is in force
 //!     ├─► checkpoint   the manifest's files, every block verified
 //!     ├─► sessions     the client table of the checkpoint
-//!     └─► verify       all of that, and the ledger restored and added up again
+//!     └─► verify       all of that, and the ledger restored and done once more
 //!            each gives a report (a value) and problems ──► text or JSON, exit code
 //! ```
 //!
@@ -77,7 +77,7 @@ enum Part {
     Checkpoint,
     /// Clients, as of the newest checkpoint
     Sessions,
-    /// Every checksum of every file, and the ledger added up again at the end of its log
+    /// Every checksum of every file, and every invariant of the ledger, now and at the end of its log
     Verify,
     /// Everything
     All,

@@ -283,6 +283,25 @@ fn no_sessions(state: &State) -> Sessions {
     Sessions::new(session_limits(state))
 }
 
+/// The client table of the checkpoint.
+///
+/// # Errors
+/// It cannot be read, or is none that a replica would have made by then.
+pub fn read_sessions(
+    state: &State,
+    manifest: &Manifest,
+    storage: &dyn Storage,
+) -> Result<Sessions, OpenError> {
+    let bytes = manifest.sessions(storage)?;
+    let sessions = Sessions::decode(&bytes, session_limits(state))?;
+    match sessions.newest() {
+        Some(op) if op > state.checkpoint_op => {
+            Err(DecodeError::Later(op, state.checkpoint_op).into())
+        }
+        Some(_) | None => Ok(sessions),
+    }
+}
+
 /// What the checkpoint holds, if there is one.
 fn read_checkpoint<M: Machine>(
     state: &State,
@@ -293,8 +312,7 @@ fn read_checkpoint<M: Machine>(
         return Ok(None);
     };
     let manifest = Manifest::open(storage, &reference)?;
-    let sessions = manifest.sessions(storage)?;
-    let mut sessions = Sessions::decode(&sessions, session_limits(state))?;
+    let mut sessions = read_sessions(state, &manifest, storage)?;
     if Mutant::LosesSessions.is_on() {
         sessions = no_sessions(state);
     }

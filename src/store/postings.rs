@@ -277,6 +277,39 @@ impl<'a> Postings<'a> {
         (0..column.count).map(move |at| (column.key(at), column.positions(at).expect(SENSELESS)))
     }
 
+    /// Whether a search of this column finds for each key exactly the rows that have it, in order: `keys` are
+    /// those of the rows. Reads the whole column, and believes nothing of it.
+    pub fn agree(&self, column: usize, keys: &[Option<u32>]) -> bool {
+        let rows = self.words.element::<u32>(0);
+        let Some(column) = self.get(column) else {
+            return false;
+        };
+        if rows.is_none_or(|rows| *rows as usize != keys.len()) {
+            return false;
+        }
+        let (mut former, mut found) = (None, 0);
+        for at in 0..column.count {
+            let key = Some(column.key(at));
+            let Some(positions) = column.positions(at) else {
+                return false;
+            };
+            let mut last = None;
+            let mut agree = former < key && column.search(column.key(at)) == Some(at);
+            positions.for_each(|position| {
+                let position = position as usize;
+                agree &= last < Some(position) && keys.get(position) == Some(&key);
+                last = Some(position);
+            });
+            if !agree {
+                return false;
+            }
+            former = key;
+            found += positions.count();
+        }
+        // None was found twice: each has one key, and keys and positions ascend.
+        found == keys.iter().flatten().count()
+    }
+
     fn get(&self, column: usize) -> Option<Column<'a>> {
         let place = HEAD_WORDS + column * ENTRY_WORDS;
         let entry = self.words.elements::<u32>(place..place + ENTRY_WORDS)?;

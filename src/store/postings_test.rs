@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use zerocopy::FromBytes;
 
 use super::{
     Blob, FileKind, FileName, Mapped, Matches, MemoryStorage, Positions, Postings, PostingsBuilder,
@@ -60,6 +61,12 @@ fn columns() -> impl Strategy<Value = Vec<Vec<Option<u32>>>> {
         .prop_flat_map(|rows| prop::collection::vec(column(rows), 1..5))
 }
 
+fn agree(blob: &Blob, columns: &[Vec<Option<u32>>]) -> bool {
+    let postings = Postings::of(blob);
+    let mut numbered = columns.iter().enumerate();
+    numbered.all(|(number, keys)| postings.agree(number, keys))
+}
+
 fn sets(column: &[Option<u32>]) -> BTreeMap<u32, BTreeSet<u32>> {
     let mut sets: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for (position, key) in (0..).zip(column) {
@@ -71,6 +78,49 @@ fn sets(column: &[Option<u32>]) -> BTreeMap<u32, BTreeSet<u32>> {
 }
 
 proptest! {
+    #[test]
+    fn other_keys_do_not_agree(
+        columns in columns(),
+        at in any::<prop::sample::Index>(),
+        key in prop::option::of(0u32..5),
+    ) {
+        let blob = build(&columns);
+        for blob in [&blob, &in_file(&blob)] {
+            prop_assert!(agree(blob, &columns));
+            for number in 0..columns.len() {
+                let mut others = columns.clone();
+                let row = at.index(others[number].len());
+                others[number][row] = key;
+                prop_assert_eq!(agree(blob, &others), others == columns);
+                others = columns.clone();
+                others[number].pop();
+                prop_assert!(!agree(blob, &others));
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_agrees_is_found_right(
+        columns in columns(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..u32::BITS,
+    ) {
+        // Of a damaged copy nothing is believed; where it still agrees, no search can tell.
+        let mut words = <[u32]>::ref_from_bytes(build(&columns).bytes()).unwrap().to_vec();
+        let at = at.index(words.len());
+        words[at] ^= 1 << bit;
+        let damaged = Blob::of_words(words);
+        if agree(&damaged, &columns) {
+            let postings = Postings::of(&damaged);
+            for (number, column) in columns.iter().enumerate() {
+                for (key, rows) in sets(column) {
+                    let found = members(postings.find(number, key));
+                    prop_assert_eq!(found, rows.into_iter().collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+
     #[test]
     fn every_key_has_its_rows(columns in columns()) {
         let blob = build(&columns);

@@ -128,6 +128,8 @@ pub enum DecodeError {
         "client table has dropped the reply of op {0} and those before, but not all of them, or all there are"
     )]
     Dropped(Op),
+    #[error("client table has a reply of op {0}, but the checkpoint ends at op {1}")]
+    Later(Op, Op),
 }
 
 impl Sessions {
@@ -144,6 +146,13 @@ impl Sessions {
 
     pub fn get(&self, client: u128) -> Option<&Session> {
         self.sessions.get(&client)
+    }
+
+    /// Every session with its client, ascending by client.
+    pub fn iter(&self) -> impl Iterator<Item = (u128, &Session)> {
+        self.sessions
+            .iter()
+            .map(|(client, session)| (*client, session))
     }
 
     pub fn len(&self) -> usize {
@@ -250,7 +259,7 @@ impl Sessions {
     }
 
     /// The latest operation of any session.
-    fn newest(&self) -> Option<Op> {
+    pub fn newest(&self) -> Option<Op> {
         self.by_op.last_key_value().map(|(op, _)| *op)
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -21,11 +22,14 @@ use super::*;
 use crate::machine::Machine;
 use crate::machine::ledger::Ledger;
 use crate::message::{Command, Header, checksum};
-use crate::replica::open::journal_config;
+use crate::replica::open::{journal_config, restore};
 use crate::replica::superblock::{Identity, State};
 use crate::runtime::directory::DataDirectory;
 use crate::runtime::storage::DirectoryStorage;
-use crate::store::{FileKind, FileName, Manifest, write_checkpoint};
+use crate::store::{
+    FileEntry, FileKind, FileName, Manifest, SealedFile, SealedWriter, Snapshot, Storage,
+    StoreError, write_checkpoint,
+};
 use crate::vsr::root_checksum;
 use crate::vsr::sessions::{Limits, Sessions};
 
@@ -143,8 +147,13 @@ impl Directory {
         self.append(&payloads, marker);
     }
 
-    /// A checkpoint of the last operation, with two sessions.
+    /// A checkpoint of the last operation, with three sessions.
     fn checkpoint(&mut self) {
+        self.checkpoint_of(&client_table(), |_| {});
+    }
+
+    /// One with this client table, and accounts that have been changed.
+    fn checkpoint_of(&mut self, sessions: &[u8], change: fn(&mut Account)) {
         let mut ledger = Ledger::default();
         let mut reply = vec![0; 4096];
         let code = Operation::CreateAccounts.code();
@@ -154,8 +163,8 @@ impl Directory {
         let manifest = write_checkpoint(
             &mut storage,
             op,
-            &mut *ledger.whole_snapshot(op),
-            &client_table(),
+            &mut Changed(ledger.whole_snapshot(op), change),
+            sessions,
         )
         .unwrap();
         let checksum = self.parent;
@@ -229,6 +238,47 @@ impl Directory {
 
     fn inspect(&self) -> Report {
         self.try_inspect(|_| {}).unwrap()
+    }
+}
+
+/// A snapshot that writes the first account otherwise than it is.
+struct Changed(Box<dyn Snapshot>, fn(&mut Account));
+
+impl Snapshot for Changed {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn write(&mut self, storage: &mut dyn Storage) -> Result<Vec<FileEntry>, StoreError> {
+        const SECTIONS: RangeInclusive<u32> = 1..=4;
+        const SECTION_ROWS: u32 = 3;
+        let mut files = self.0.write(storage)?;
+        let is_of_accounts = |entry: &&mut FileEntry| entry.name.kind == FileKind::Accounts;
+        let entry = files.iter_mut().find(is_of_accounts).unwrap();
+        let mut file = SealedFile::open(storage, *entry)?;
+        let mut sections = Vec::new();
+        for kind in SECTIONS {
+            let mut bytes = file.read_rows::<u8>(storage, kind)?;
+            if kind == SECTION_ROWS {
+                let (account, _) = Account::read_from_prefix(&bytes).unwrap();
+                let mut changed = account;
+                (self.1)(&mut changed);
+                bytes[..Account::SIZE].copy_from_slice(changed.as_bytes());
+            }
+            sections.push((kind, bytes));
+        }
+        storage.remove(entry.name).unwrap();
+        let mut file = SealedWriter::create(storage, entry.name)?;
+        for (kind, bytes) in sections {
+            file.section(kind)?;
+            file.write(&bytes)?;
+        }
+        *entry = file.finish()?;
+        Ok(files)
+    }
+
+    fn discard(&mut self) {
+        self.0.discard();
     }
 }
 
@@ -580,12 +630,77 @@ fn sessions_are_those_that_the_server_wrote() {
         "{text}"
     );
     assert_eq!(session.release, Release::CURRENT.to_string());
+}
 
-    let bytes = client_table();
-    assert_eq!(sessions::decode(&bytes).unwrap().1.len(), 3);
-    for cut in 0..bytes.len() {
-        assert!(sessions::decode(&bytes[..cut]).is_err(), "cut {cut}");
+/// Whatever keeps a replica from starting is a problem, though all checksums are right.
+#[test]
+fn sessions_that_a_start_would_refuse_are_told() {
+    const CLIENT: usize = 16;
+    const OP: usize = 16 + 56;
+    let mut longer = client_table();
+    longer.push(0);
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = client_table();
+        bytes[at] = byte;
+        bytes
+    };
+    let refused = [
+        (client_table()[..200].to_vec(), "in the middle of a record"),
+        (longer, "1 bytes after its last record"),
+        (changed(0, 200), "holds 200 sessions"),
+        (changed(CLIENT, 0), "out of order at client 0"),
+        (changed(OP, 5), "contradicts itself"),
+        (
+            changed(OP, 7),
+            "a reply of op 7, but the checkpoint ends at op 6",
+        ),
+        (changed(8, 6), "has dropped the reply of op 6"),
+    ];
+    for (table, expected) in refused {
+        let mut directory = directory();
+        directory.fill(6, true);
+        directory.checkpoint_of(&table, |_| {});
+        for part in [Part::Sessions, Part::Verify] {
+            let report = directory.try_inspect(|arguments| arguments.part = part);
+            let problem = only_problem(&report.unwrap());
+            assert!(problem.contains(expected), "{expected}: {problem}");
+        }
+        let storage = DirectoryStorage::open(directory.data.checkpoints()).unwrap();
+        let restored = restore(&directory.state, &storage, Ledger::default);
+        let refusal = restored.unwrap_err().to_string();
+        assert!(refusal.contains(expected), "{expected}: {refusal}");
     }
+}
+
+/// Right checksums of a wrong balance: nothing is executed on such a ledger.
+#[test]
+fn a_ledger_that_does_not_hold_is_told() {
+    let mut directory = directory();
+    directory.fill(6, true);
+    directory.checkpoint_of(&client_table(), |account| account.debits_posted += 1);
+    let later = directory.prepare(0);
+    directory.append(&[later], true);
+    let verify = |arguments: &mut Arguments| arguments.part = Part::Verify;
+    let report = directory.try_inspect(verify).unwrap();
+    assert_eq!(code(&report), 3);
+    let what = "account 1: its balances, or that it is closed, are not what its transfers make";
+    assert!(only_problem(&report).contains(what));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["verify"]["ledger"]["op"], 6);
+    assert_eq!(json["verify"]["ledger"]["broken"], 1);
+}
+
+#[test]
+fn a_ledger_that_is_ahead_of_its_time_is_told() {
+    let mut directory = directory();
+    directory.fill(6, true);
+    directory.checkpoint();
+    let verify = |arguments: &mut Arguments| arguments.part = Part::Verify;
+    let report = directory.try_inspect(verify).unwrap();
+    assert_eq!(code(&report), 0, "{}", report.text());
+    directory.superblock(|state| state.checkpoint_timestamp = TIME - 1);
+    let report = directory.try_inspect(verify).unwrap();
+    assert!(only_problem(&report).contains(&format!("has a timestamp of {TIME}")));
 }
 
 #[test]

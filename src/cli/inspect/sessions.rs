@@ -1,49 +1,21 @@
 //! The client table of the checkpoint: who has a session, and which reply is kept for whom.
 //!
-//! It is as old as the checkpoint; a restart brings it up to date by executing the log again.
+//! It is read as a start reads it, so what would make a start refuse is told here. It is as old as the checkpoint; a restart brings it up to date by executing the log again.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 use stampede_client::wire::Operation;
-use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::Problem;
 use super::checkpoint::{self, store_problem};
 use super::source::Source;
 use super::text::{Columns, Hex, Side, Utc, heading, prefix, short};
-use crate::limits::BODY_SIZE_MAX;
+use crate::replica::open::{self, OpenError};
 use crate::replica::superblock::State;
+use crate::vsr::sessions::{Session, Sessions};
 
 const PART: &str = "sessions";
-
-/// What comes before the first record.
-#[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct TableHeader {
-    count: u32,
-    reserved: [u8; 4],
-    replies_from: u64,
-}
-
-/// A record as it lies in the file; the reply's body follows.
-#[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Record {
-    client: u128,
-    request_checksum: u128,
-    context: u128,
-    session: u64,
-    op: u64,
-    timestamp: u64,
-    request: u32,
-    release: u32,
-    operation: u8,
-    reserved: [u8; 11],
-    reply_size: u32,
-}
-
-const _: () = assert!(size_of::<TableHeader>() == 16 && size_of::<Record>() == 96);
 
 /// See the module.
 #[derive(Debug, Serialize)]
@@ -69,7 +41,7 @@ pub(super) struct SessionReport {
     context: Hex,
     pub(super) release: String,
     /// Of the reply's body; `None` when it has been dropped.
-    pub(super) reply_size: Option<u32>,
+    pub(super) reply_size: Option<usize>,
 }
 
 /// `None` if the table cannot be read; then `problems` says why.
@@ -78,78 +50,48 @@ pub(super) fn examine(
     state: &State,
     problems: &mut Vec<Problem>,
 ) -> Option<SessionsReport> {
-    let (replies_from, sessions) = read(source, state)
+    let table = read(source, state)
         .map_err(|problem| problems.push(problem))
         .ok()?;
-    if sessions.len() > state.sessions_max as usize {
-        problems.push(Problem::damage(
-            PART,
-            format!(
-                "the table holds {} sessions; this cluster was formatted for {}",
-                sessions.len(),
-                state.sessions_max
-            ),
-        ));
-    }
+    let replies_from = table.as_ref().map_or(0, Sessions::replies_from);
+    let sessions = table.iter().flat_map(Sessions::iter);
     Some(SessionsReport {
         op: state.checkpoint_op,
         sessions_max: state.sessions_max,
         replies_from,
-        sessions,
+        sessions: sessions.map(SessionReport::of).collect(),
     })
 }
 
-fn read(source: &Source, state: &State) -> Result<(u64, Vec<SessionReport>), Problem> {
+/// The table as a start reads it, if there is a checkpoint.
+fn read(source: &Source, state: &State) -> Result<Option<Sessions>, Problem> {
     let Some(manifest) = checkpoint::manifest(source, state)? else {
-        return Ok((0, Vec::new()));
+        return Ok(None);
     };
-    let bytes = manifest.sessions(&source.checkpoints());
-    let bytes = bytes.map_err(|error| store_problem(PART, &error))?;
-    decode(&bytes).map_err(|what| Problem::damage(PART, what))
-}
-
-/// The first operation whose reply is kept, and the table; or what is wrong with it.
-pub(super) fn decode(bytes: &[u8]) -> Result<(u64, Vec<SessionReport>), String> {
-    let short_by = |at: usize| format!("the client table ends after {at} bytes, inside a record");
-    let (header, mut rest) =
-        TableHeader::read_from_prefix(bytes).map_err(|_| short_by(bytes.len()))?;
-    let mut sessions = Vec::new();
-    for _ in 0..header.count {
-        let cut = || short_by(bytes.len());
-        let (record, behind) = Record::read_from_prefix(rest).map_err(|_| cut())?;
-        let reply_size = record.reply_size as usize;
-        if reply_size > BODY_SIZE_MAX {
-            return Err(format!(
-                "the client table has a reply of {reply_size} bytes, more than a message can hold"
-            ));
+    let table = open::read_sessions(state, &manifest, &source.checkpoints());
+    table.map(Some).map_err(|error| {
+        if let OpenError::Checkpoint(error) = &error {
+            store_problem(PART, error)
+        } else {
+            Problem::damage(PART, error.to_string())
         }
-        rest = behind.get(reply_size..).ok_or_else(cut)?;
-        sessions.push(SessionReport::of(&record, header.replies_from));
-    }
-    if !rest.is_empty() {
-        return Err(format!(
-            "the client table has {} bytes after its last record",
-            rest.len()
-        ));
-    }
-    Ok((header.replies_from, sessions))
+    })
 }
 
 impl SessionReport {
-    fn of(record: &Record, replies_from: u64) -> Self {
-        let release = record.release;
+    fn of((client, session): (u128, &Session)) -> Self {
         Self {
-            client: Hex(record.client),
-            session: record.session,
-            request: record.request,
-            request_checksum: Hex(record.request_checksum),
-            operation: operation_name(record.operation),
-            op: record.op,
-            timestamp: record.timestamp,
-            time: Utc(record.timestamp),
-            context: Hex(record.context),
-            release: stampede_client::wire::Release(release).to_string(),
-            reply_size: (record.op >= replies_from).then_some(record.reply_size),
+            client: Hex(client),
+            session: session.session,
+            request: session.request,
+            request_checksum: Hex(session.request_checksum),
+            operation: operation_name(session.operation),
+            op: session.op,
+            timestamp: session.timestamp,
+            time: Utc(session.timestamp),
+            context: Hex(session.context),
+            release: stampede_client::wire::Release(session.release).to_string(),
+            reply_size: session.reply().map(<[u8]>::len),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Everything that can be verified: every checksum of journal and checkpoint, and, where the checkpoint is
-//! whole, the log after it executed and every invariant of the ledger then (`machine::ledger::Ledger::verify`).
+//! Everything that can be verified: every checksum of journal and checkpoint, the client table as a start reads it,
+//! and, where the checkpoint is whole, every invariant of the ledger (`machine::ledger::Ledger::verify`): as of the
+//! checkpoint, and when the log after it has been executed.
 //!
 //! The other parts show; this one reads everything and says what holds.
 
@@ -7,12 +8,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::Problem;
 use super::checkpoint;
 use super::journal::{self, OpRange, Selection};
 use super::sessions;
 use super::source::{Segments, Source};
 use super::text::{heading, line};
-use super::{Problem, Severity};
 use crate::cli::image::Image;
 use crate::cli::size::Size;
 use crate::machine::Machine;
@@ -68,7 +69,11 @@ pub(super) fn examine(
     sessions::examine(source, state, problems);
     let whole = problems.len() == before;
     let ledger = if whole {
-        ledger(source, state, image, problems)
+        // What went bad since its block was verified is raised.
+        Damage::catch(|| ledger(source, state, image, problems)).unwrap_or_else(|damage| {
+            problems.push(Problem::damage(PART, damage.to_string()));
+            None
+        })
     } else {
         None
     };
@@ -80,6 +85,8 @@ pub(super) fn examine(
     }
 }
 
+/// Checks the ledger of the checkpoint, executes the committed log on it, and checks it again. What does not hold
+/// cannot be executed on.
 fn ledger(
     source: &Source,
     state: &State,
@@ -96,45 +103,62 @@ fn ledger(
     let ledger = restored
         .map_err(|error| problems.push(checkpoint::store_problem(PART, &error)))
         .ok()?;
-    let (replayed, help) = match image {
+    let help = match image {
+        None => "restore this replica from another one (`stampede recover`)",
+        Some(_) => "take another image",
+    };
+    let at_checkpoint = (state.checkpoint_op, state.checkpoint_timestamp);
+    let report = check(&ledger, at_checkpoint, help, problems);
+    if report.broken > 0 {
+        return Some(report);
+    }
+    let replayed = match image {
         None => {
-            let help = "restore this replica from another one (`stampede recover`)";
             let replayed = replay(source, state, ledger);
-            (replayed.map_err(|error| format!("{error}: {help}")), help)
+            replayed.map_err(|error| format!("{error}: {help}"))
         }
-        Some(image) => {
-            let replayed = image.replay(ledger);
-            (
-                replayed.map_err(|error| error.message),
-                "take another image",
-            )
-        }
+        Some(image) => image.replay(ledger).map_err(|error| error.message),
     };
     let replay = replayed
         .map_err(|what| problems.push(Problem::damage(PART, what)))
         .ok()?;
-    let (ledger, op) = (replay.machine, replay.op);
+    if replay.op == state.checkpoint_op {
+        return Some(report);
+    }
+    let at_end = (replay.op, replay.timestamp);
+    Some(check(&replay.machine, at_end, help, problems))
+}
+
+/// Checks a ledger as of this operation and time.
+fn check(
+    ledger: &Ledger,
+    (op, timestamp): (Op, u64),
+    help: &str,
+    problems: &mut Vec<Problem>,
+) -> LedgerReport {
     let found = ledger.verify();
+    let mut told = |what: String| problems.push(Problem::damage(PART, what));
     for what in &found.broken {
-        let what = format!("{what}: {help}");
-        problems.push(Problem::damage(PART, what));
+        told(format!("{what}: {help}"));
     }
     if found.broken_more > 0 {
-        let what = format!("and {} more like these", found.broken_more);
-        problems.push(Problem {
-            part: PART,
-            severity: Severity::Damage,
-            what,
-        });
+        told(format!("and {} more like these", found.broken_more));
     }
-    Some(LedgerReport {
+    let is_later = found.latest > timestamp;
+    if is_later {
+        told(format!(
+            "the ledger has a timestamp of {}, and the operation at its end has {timestamp}: {help}",
+            found.latest
+        ));
+    }
+    LedgerReport {
         op,
         accounts: found.accounts,
         transfers: found.transfers,
         failed_ids: found.failed_ids,
         unresolved: found.unresolved,
-        broken: found.broken.len() as u64 + found.broken_more,
-    })
+        broken: found.broken.len() as u64 + found.broken_more + u64::from(is_later),
+    }
 }
 
 /// Executes what a replica's journal holds as committed after its checkpoint.
@@ -172,7 +196,7 @@ impl VerifyReport {
         heading(
             out,
             "verify",
-            "every checksum, and the ledger added up again",
+            "every checksum, and the ledger done once more",
         );
         line(out, "journal", format!("{} entries", self.journal_entries));
         line(
@@ -189,8 +213,9 @@ impl VerifyReport {
                 line(out, "failed ids", ledger.failed_ids);
                 line(out, "unresolved", ledger.unresolved);
                 let verdict = match ledger.broken {
-                    0 => "all hold: balances are what the transfers make, ids are found, debits are credits"
-                        .to_owned(),
+                    0 => {
+                        "all hold: rows, balances then and now, ids, indexes, what waits".to_owned()
+                    }
                     count => format!("{count} do not hold"),
                 };
                 line(out, "invariants", verdict);

@@ -149,6 +149,16 @@ fn write_rows<T: Plain>(
 
 const FILES_MAX: usize = TURNS as usize;
 
+/// No more accounts fit into these files, each of which has been written whole at least once: memory for more is not
+/// How many accounts these files can hold, as each is in one of them as a whole: memory for more is not asked for.
+pub(super) fn accounts_max(entries: &[FileEntry]) -> u64 {
+    let of_accounts = entries
+        .iter()
+        .filter(|entry| entry.name.kind == FileKind::Accounts);
+    let bytes = of_accounts.fold(0, |bytes: u64, entry| bytes.saturating_add(entry.data_size));
+    bytes / size_of::<AccountRow>() as u64
+}
+
 /// Puts the accounts together; gives their files, as [`write`] has.
 pub(super) fn restore(
     books: &mut Books,

@@ -69,19 +69,8 @@ impl Books {
         hash: IdHash,
         timestamp: u64,
     ) -> Result<u64, Failure> {
-        let refuse = |status| Err(Failure { status, timestamp });
-        if event.reserved != 0 {
-            return refuse(Status::ReservedField);
-        }
-        if event.flags & flags::RESERVED != 0 {
-            return refuse(Status::ReservedFlag);
-        }
-        if event.id == 0 {
-            return refuse(Status::IdMustNotBeZero);
-        }
-        if event.id == u128::MAX {
-            return refuse(Status::IdMustNotBeIntMax);
-        }
+        let failure = |status| Failure { status, timestamp };
+        check_head(event).map_err(failure)?;
         let row = self
             .account_ids
             .find(hash, |row| self.accounts.row(row).id == event.id);
@@ -92,36 +81,52 @@ impl Books {
             let timestamp = if same { existing.timestamp } else { timestamp };
             return Err(Failure { status, timestamp });
         }
-        if event.flags & LIMITS == LIMITS {
-            return refuse(Status::FlagsAreMutuallyExclusive);
-        }
-        if event.debits_pending != 0 {
-            return refuse(Status::DebitsPendingMustBeZero);
-        }
-        if event.debits_posted != 0 {
-            return refuse(Status::DebitsPostedMustBeZero);
-        }
-        if event.credits_pending != 0 {
-            return refuse(Status::CreditsPendingMustBeZero);
-        }
-        if event.credits_posted != 0 {
-            return refuse(Status::CreditsPostedMustBeZero);
-        }
-        if event.ledger == 0 {
-            return refuse(Status::LedgerMustNotBeZero);
-        }
-        if event.code == 0 {
-            return refuse(Status::CodeMustNotBeZero);
-        }
+        check_fields(event).map_err(failure)?;
         let imported = event.flags & flags::IMPORTED != 0;
         if imported
             && (event.timestamp <= self.account_timestamp_max()
                 || self.transfer_has_timestamp(event.timestamp))
         {
-            return refuse(Status::ImportedEventTimestampMustNotRegress);
+            return Err(failure(Status::ImportedEventTimestampMustNotRegress));
         }
         let timestamp = if imported { event.timestamp } else { timestamp };
         self.add_account(hash, &AccountRow::new(event, timestamp));
         Ok(timestamp)
+    }
+}
+
+/// What is checked before the id is looked for.
+pub(super) fn check_head(event: &Account) -> Result<(), Status> {
+    if event.reserved != 0 {
+        Err(Status::ReservedField)
+    } else if event.flags & flags::RESERVED != 0 {
+        Err(Status::ReservedFlag)
+    } else if event.id == 0 {
+        Err(Status::IdMustNotBeZero)
+    } else if event.id == u128::MAX {
+        Err(Status::IdMustNotBeIntMax)
+    } else {
+        Ok(())
+    }
+}
+
+/// What is checked of an account whose id is free.
+pub(super) fn check_fields(event: &Account) -> Result<(), Status> {
+    if event.flags & LIMITS == LIMITS {
+        Err(Status::FlagsAreMutuallyExclusive)
+    } else if event.debits_pending != 0 {
+        Err(Status::DebitsPendingMustBeZero)
+    } else if event.debits_posted != 0 {
+        Err(Status::DebitsPostedMustBeZero)
+    } else if event.credits_pending != 0 {
+        Err(Status::CreditsPendingMustBeZero)
+    } else if event.credits_posted != 0 {
+        Err(Status::CreditsPostedMustBeZero)
+    } else if event.ledger == 0 {
+        Err(Status::LedgerMustNotBeZero)
+    } else if event.code == 0 {
+        Err(Status::CodeMustNotBeZero)
+    } else {
+        Ok(())
     }
 }

@@ -123,18 +123,23 @@ impl Books {
     /// What is known of a transfer's id.
     #[inline(always)]
     pub(super) fn transfer(&self, id: u128, hash: IdHash) -> Known {
-        let found = self.transfer_ids.find(id, hash, |row| {
+        match self.row_of_id(id, hash) {
+            None => Known::No,
+            Some(row) if row < FAILED_BASE => Known::Transfer(row),
+            Some(_) => Known::Failed,
+        }
+    }
+
+    /// The row of `transfers`, or [`FAILED_BASE`] + the row of `failed`, that has the id.
+    #[inline(always)]
+    pub(super) fn row_of_id(&self, id: u128, hash: IdHash) -> Option<u32> {
+        self.transfer_ids.find(id, hash, |row| {
             if row < FAILED_BASE {
                 self.transfer_id(row) == id
             } else {
                 self.failed.read(row - FAILED_BASE) == id
             }
-        });
-        match found {
-            None => Known::No,
-            Some(row) if row < FAILED_BASE => Known::Transfer(row),
-            Some(_) => Known::Failed,
-        }
+        })
     }
 
     /// A transfer, from memory if that can be.

@@ -31,6 +31,25 @@ pub(super) const EXPIRED_DEBIT: usize = 0;
 pub(super) const EXPIRED_CREDIT: usize = 1;
 pub(super) const EXPIRED_COLUMNS: u32 = 2;
 
+/// What the columns are called.
+pub(super) const TRANSFER_KEYS: [&str; 7] = [
+    "user_data_128",
+    "user_data_64",
+    "user_data_32",
+    "ledger",
+    "code",
+    "debit account",
+    "credit account",
+];
+pub(super) const ACCOUNT_KEYS: [&str; FIELDS] = [
+    "user_data_128",
+    "user_data_64",
+    "user_data_32",
+    "ledger",
+    "code",
+];
+pub(super) const EXPIRED_KEYS: [&str; 2] = ["debit account", "credit account"];
+
 /// The fields that filters ask for: what a record has, or what a filter wants of it (zero: anything).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Fields {
@@ -143,6 +162,8 @@ pub(super) struct Indexes {
     pub(super) expired: Vec<Blob>,
     /// The timestamp of the first transfer of each chunk that is posted.
     pub(super) first_timestamps: Vec<u64>,
+    /// The same of expiries.
+    pub(super) first_expired: Vec<u64>,
     /// Of the transfers that are not yet posted.
     pub(super) parties: Vec<Parties>,
     /// Of the chunks that are not yet posted.
@@ -181,6 +202,7 @@ impl Indexes {
             let credits = rows.iter().map(|row| row.credit);
             self.builder.column_of_all(credits);
             self.expired.push(self.builder.finish());
+            self.first_expired.push(rows[0].timestamp);
         }
         self.settle_accounts(accounts);
     }

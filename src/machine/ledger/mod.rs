@@ -31,7 +31,7 @@
 //! | `row` | the ledger's own rows: an account with its mark, an expiry |
 //! | `snapshot`, `restore` | the files of a checkpoint, written and read |
 //! | `account_files` | of those, the files of accounts |
-//! | `verify` | balances, ids and resolutions, checked against the transfers |
+//! | `verify` | all of it, checked: the rows done once more, and what leads to them compared |
 //!
 //! The checks of an event come in a fixed order, and the first that fails names the status; the
 //! order is part of the protocol.

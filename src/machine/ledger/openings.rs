@@ -191,18 +191,7 @@ impl Openings {
     /// The openings back, if they are those of at most `events` events, and every record is whole.
     pub(super) fn decode(words: &[u32], events: u32) -> Option<Self> {
         let view = OpeningsView::of(Span::of_memory(words.as_bytes()))?;
-        let mut records = view.records();
-        for mark in view.marks() {
-            if mark[2] as usize != records.at {
-                return None;
-            }
-            for _ in 0..bits_of(mark).count_ones() {
-                records.next()?;
-            }
-        }
-        let is_whole = records.at == view.records.len();
-        let marks_max = events.div_ceil(EVENTS_PER_MARK) as usize;
-        (is_whole && view.marks().len() <= marks_max).then(|| Self {
+        view.is_whole(events).then(|| Self {
             marks: view.marks().to_vec(),
             released: view
                 .released
@@ -270,7 +259,22 @@ impl<'a> OpeningsView<'a> {
         self.marks.elements(0..count).unwrap_or_default()
     }
 
-    fn released_count(&self) -> usize {
+    /// Whether these are openings of at most `events` events, with every record where the marks say, and no others.
+    pub(super) fn is_whole(&self, events: u32) -> bool {
+        let mut records = self.records();
+        let marks_max = events.div_ceil(EVENTS_PER_MARK) as usize;
+        let mut of_mark = |mark: &Mark| {
+            let begins = mark[2] as usize == records.at;
+            let count = bits_of(mark).count_ones() as usize;
+            begins && records.by_ref().take(count).count() == count
+        };
+        self.marks().len() <= marks_max
+            && self.marks().iter().all(&mut of_mark)
+            && records.at == self.records.len()
+    }
+
+    /// Resolutions whose row does not say what they released.
+    pub(super) fn released_count(&self) -> usize {
         self.released.len() / size_of::<ReleasedWords>()
     }
 

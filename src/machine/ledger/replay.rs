@@ -60,8 +60,14 @@ impl Effect {
 }
 
 impl Balances {
-    /// The balances of the account on this side after the event.
+    /// The balances become those of the account on this side after the event.
     pub(super) fn apply(&mut self, side: Side, effect: &Effect) {
+        let after = self.after(side, effect);
+        *self = after.expect("an account's sums were checked when the event was");
+    }
+
+    /// The same, unless the balances do not allow of such an event.
+    pub(super) fn after(mut self, side: Side, effect: &Effect) -> Option<Self> {
         let (pending, posted, closing) = match side {
             Side::Debit => (
                 &mut self.debits_pending,
@@ -74,19 +80,16 @@ impl Balances {
                 flags::CLOSING_CREDIT,
             ),
         };
-        let sum = |balance: u128, amount| {
-            let sum = balance.checked_add(amount);
-            sum.expect("an account's sums were checked when the event was")
-        };
-        *posted = sum(*posted, effect.posted);
-        *pending = sum(*pending, effect.pended)
-            .checked_sub(effect.released)
-            .expect("pending balances hold all pending amounts");
+        *posted = posted.checked_add(effect.posted)?;
+        *pending = pending
+            .checked_add(effect.pended)?
+            .checked_sub(effect.released)?;
         if effect.closed & closing != 0 {
             self.closed = true;
         }
         if effect.reopened & closing != 0 {
             self.closed = false;
         }
+        Some(self)
     }
 }

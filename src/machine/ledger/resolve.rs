@@ -17,9 +17,10 @@ use super::exists::or;
 use super::expiry::expires_at;
 use super::openings::Released;
 use super::resolutions::Resolution;
-use super::transfers::Candidates;
+use super::transfers::{Candidates, check_open};
 use crate::store::IdHash;
 
+const PHASES: u16 = flags::POST_PENDING_TRANSFER | flags::VOID_PENDING_TRANSFER;
 const OTHER_PHASES: u16 = flags::PENDING
     | flags::BALANCING_DEBIT
     | flags::BALANCING_CREDIT
@@ -39,54 +40,15 @@ impl Books {
     ) -> Result<u64, Status> {
         let post = event.flags & flags::POST_PENDING_TRANSFER != 0;
         let void = event.flags & flags::VOID_PENDING_TRANSFER != 0;
-        if post && void || event.flags & OTHER_PHASES != 0 {
-            return Err(Status::FlagsAreMutuallyExclusive);
-        }
-        if event.pending_id == 0 {
-            return Err(Status::PendingIdMustNotBeZero);
-        }
-        if event.pending_id == u128::MAX {
-            return Err(Status::PendingIdMustNotBeIntMax);
-        }
-        if event.pending_id == event.id {
-            return Err(Status::PendingIdMustBeDifferent);
-        }
-        if event.timeout != 0 {
-            return Err(Status::TimeoutReservedForPendingTransfer);
-        }
+        check_fields(event)?;
         let Known::Transfer(pending_row) =
             self.transfer(event.pending_id, IdHash::of(event.pending_id))
         else {
             return Err(Status::PendingTransferNotFound);
         };
         let pending = self.transfer_row(pending_row);
-        if pending.flags & flags::PENDING == 0 {
-            return Err(Status::PendingTransferNotPending);
-        }
-        if or(event.debit_account_id, pending.debit_account_id) != pending.debit_account_id {
-            return Err(Status::PendingTransferHasDifferentDebitAccountId);
-        }
-        if or(event.credit_account_id, pending.credit_account_id) != pending.credit_account_id {
-            return Err(Status::PendingTransferHasDifferentCreditAccountId);
-        }
-        if or(event.ledger, pending.ledger) != pending.ledger {
-            return Err(Status::PendingTransferHasDifferentLedger);
-        }
-        if or(event.code, pending.code) != pending.code {
-            return Err(Status::PendingTransferHasDifferentCode);
-        }
-        let whole = if void {
-            event.amount == 0
-        } else {
-            event.amount == u128::MAX
-        };
-        let amount = if whole { pending.amount } else { event.amount };
-        if amount > pending.amount {
-            return Err(Status::ExceedsPendingTransferAmount);
-        }
-        if void && amount < pending.amount {
-            return Err(Status::PendingTransferHasDifferentAmount);
-        }
+        let completed = completed(event, &pending)?;
+        let amount = completed.amount;
         match self.resolutions.of(pending_row) {
             Resolution::None => {}
             Resolution::Posted => return Err(Status::PendingTransferAlreadyPosted),
@@ -104,21 +66,13 @@ impl Books {
         let (debit_row, credit_row) =
             self.accounts_of(&pending, candidates.debit, candidates.credit);
         let (debit, credit) = (self.accounts.row(debit_row), self.accounts.row(credit_row));
-        if post && debit.flags & account_flags::CLOSED != 0 {
-            return Err(Status::DebitAccountAlreadyClosed);
-        }
-        if post && credit.flags & account_flags::CLOSED != 0 {
-            return Err(Status::CreditAccountAlreadyClosed);
+        if post {
+            check_open(debit, credit)?;
         }
 
         self.open_accounts(debit_row, credit_row);
-        let reopens = void && pending.flags & CLOSING != 0;
-        if amount != pending.amount || reopens {
-            self.history.release(Released {
-                row: self.transfers.len(),
-                amount: pending.amount,
-                flags: pending.flags,
-            });
+        if let Some(released) = released(&completed, &pending, self.transfers.len()) {
+            self.history.release(released);
         }
         let (debit, credit) = self.accounts.rows_mut(debit_row, credit_row);
         if post {
@@ -141,16 +95,8 @@ impl Books {
         self.set_resolution(pending_row, resolution);
         let timestamp = if imported { event.timestamp } else { timestamp };
         let stored = Transfer {
-            debit_account_id: pending.debit_account_id,
-            credit_account_id: pending.credit_account_id,
-            amount,
-            user_data_128: or(event.user_data_128, pending.user_data_128),
-            user_data_64: or(event.user_data_64, pending.user_data_64),
-            user_data_32: or(event.user_data_32, pending.user_data_32),
-            ledger: pending.ledger,
-            code: pending.code,
             timestamp,
-            ..*event
+            ..completed
         };
         self.add_transfer(hash, &stored, debit_row, credit_row);
         Ok(timestamp)
@@ -181,4 +127,76 @@ impl Books {
             self.accounts.row_mut(credit).flags &= !account_flags::CLOSED;
         }
     }
+}
+
+/// What can be said of a post or void without looking anything up.
+pub(super) fn check_fields(event: &Transfer) -> Result<(), Status> {
+    if event.flags & PHASES == PHASES || event.flags & OTHER_PHASES != 0 {
+        Err(Status::FlagsAreMutuallyExclusive)
+    } else if event.pending_id == 0 {
+        Err(Status::PendingIdMustNotBeZero)
+    } else if event.pending_id == u128::MAX {
+        Err(Status::PendingIdMustNotBeIntMax)
+    } else if event.pending_id == event.id {
+        Err(Status::PendingIdMustBeDifferent)
+    } else if event.timeout != 0 {
+        Err(Status::TimeoutReservedForPendingTransfer)
+    } else {
+        Ok(())
+    }
+}
+
+/// A post or void with all that it takes over from the transfer that it resolves, if it agrees with it. One that
+/// is stored is complete.
+pub(super) fn completed(event: &Transfer, pending: &Transfer) -> Result<Transfer, Status> {
+    let void = event.flags & flags::VOID_PENDING_TRANSFER != 0;
+    if pending.flags & flags::PENDING == 0 {
+        return Err(Status::PendingTransferNotPending);
+    }
+    if or(event.debit_account_id, pending.debit_account_id) != pending.debit_account_id {
+        return Err(Status::PendingTransferHasDifferentDebitAccountId);
+    }
+    if or(event.credit_account_id, pending.credit_account_id) != pending.credit_account_id {
+        return Err(Status::PendingTransferHasDifferentCreditAccountId);
+    }
+    if or(event.ledger, pending.ledger) != pending.ledger {
+        return Err(Status::PendingTransferHasDifferentLedger);
+    }
+    if or(event.code, pending.code) != pending.code {
+        return Err(Status::PendingTransferHasDifferentCode);
+    }
+    let whole = if void {
+        event.amount == 0
+    } else {
+        event.amount == u128::MAX
+    };
+    let amount = if whole { pending.amount } else { event.amount };
+    if amount > pending.amount {
+        return Err(Status::ExceedsPendingTransferAmount);
+    }
+    if void && amount < pending.amount {
+        return Err(Status::PendingTransferHasDifferentAmount);
+    }
+    Ok(Transfer {
+        debit_account_id: pending.debit_account_id,
+        credit_account_id: pending.credit_account_id,
+        amount,
+        user_data_128: or(event.user_data_128, pending.user_data_128),
+        user_data_64: or(event.user_data_64, pending.user_data_64),
+        user_data_32: or(event.user_data_32, pending.user_data_32),
+        ledger: pending.ledger,
+        code: pending.code,
+        ..*event
+    })
+}
+
+/// What a post or void at `row` releases, where its own row does not say it.
+pub(super) fn released(resolution: &Transfer, pending: &Transfer, row: u32) -> Option<Released> {
+    let void = resolution.flags & flags::VOID_PENDING_TRANSFER != 0;
+    let reopens = void && pending.flags & CLOSING != 0;
+    (resolution.amount != pending.amount || reopens).then_some(Released {
+        row,
+        amount: pending.amount,
+        flags: pending.flags,
+    })
 }

@@ -64,6 +64,9 @@ impl Ledger {
         {
             return Err(file.damaged(0, "chunks or runs of such a size are never made"));
         }
+        if u64::from(counts.accounts) > account_files::accounts_max(entries) {
+            return Err(file.damaged(0, "there are more accounts than their files have room for"));
+        }
         let options = LedgerOptions {
             chunk_rows_log2: counts.chunk_rows_log2,
             run_chunks_log2: counts.run_chunks_log2,
@@ -313,6 +316,7 @@ fn restore_expired(
         if head.expired != (chunk + 1) * chunk_rows {
             return Err(chunk_file.damaged(0, "the chunk became full at another expiry"));
         }
+        books.indexes.first_expired.push(head.first_timestamp);
         books.indexes.expired.push(postings);
         books.expired.append_file(file_of_chunk.mapped, ROWS_OFFSET);
     }
@@ -428,7 +432,12 @@ fn restore_pending(
         return Err(file.damaged(0, "the resolutions are not those of the transfers"));
     }
     books.resolutions = Resolutions::from_chunks(books.transfers.chunk_rows(), &chunks, &bytes);
-    for expiry in file.read_rows::<ExpiryRow>(storage, SECTION_EXPIRIES)? {
+    let expiries = file.read_rows::<ExpiryRow>(storage, SECTION_EXPIRIES)?;
+    let place = |expiry: &ExpiryRow| (expiry.expires_at, expiry.row);
+    if !expiries.is_sorted_by(|a, b| place(a) < place(b)) {
+        return Err(file.damaged(0, "the expiries are not in order"));
+    }
+    for expiry in expiries {
         if expiry.row >= rows {
             return Err(file.damaged(0, "an expiry is that of no transfer"));
         }

@@ -326,15 +326,7 @@ impl Books {
         timestamp: u64,
     ) -> Result<u64, Failure> {
         let failure = |status| Failure { status, timestamp };
-        if event.flags & flags::RESERVED != 0 {
-            return Err(failure(Status::ReservedFlag));
-        }
-        if event.id == 0 {
-            return Err(failure(Status::IdMustNotBeZero));
-        }
-        if event.id == u128::MAX {
-            return Err(failure(Status::IdMustNotBeIntMax));
-        }
+        check_head(event).map_err(failure)?;
         match self.transfer(event.id, hash) {
             Known::No => {}
             Known::Transfer(row) => return Err(self.existing(event, row, timestamp)),
@@ -386,21 +378,11 @@ impl Books {
             return Err(Status::CreditAccountNotFound);
         }
         let (debit, credit) = (self.accounts.row(debit_row), self.accounts.row(credit_row));
-        if debit.ledger != credit.ledger {
-            return Err(Status::AccountsMustHaveTheSameLedger);
-        }
-        if event.ledger != debit.ledger {
-            return Err(Status::TransferMustHaveTheSameLedgerAsAccounts);
-        }
+        check_ledgers(event, debit, credit)?;
         if imported {
             self.check_imported(event, debit, credit)?;
         }
-        if debit.flags & account_flags::CLOSED != 0 {
-            return Err(Status::DebitAccountAlreadyClosed);
-        }
-        if credit.flags & account_flags::CLOSED != 0 {
-            return Err(Status::CreditAccountAlreadyClosed);
-        }
+        check_open(debit, credit)?;
         let timestamp = if imported { event.timestamp } else { timestamp };
         let amount = amount(event, debit, credit);
         let stored = Transfer {
@@ -442,16 +424,9 @@ impl Books {
         credit: &AccountRow,
     ) -> Result<(), Status> {
         if self.transfer_timestamp_regresses(event.timestamp) {
-            Err(Status::ImportedEventTimestampMustNotRegress)
-        } else if event.timestamp <= debit.timestamp {
-            Err(Status::ImportedEventTimestampMustPostdateDebitAccount)
-        } else if event.timestamp <= credit.timestamp {
-            Err(Status::ImportedEventTimestampMustPostdateCreditAccount)
-        } else if event.timeout != 0 {
-            Err(Status::ImportedEventTimeoutMustBeZero)
-        } else {
-            Ok(())
+            return Err(Status::ImportedEventTimestampMustNotRegress);
         }
+        check_imported_time(event, debit, credit)
     }
 
     /// An imported transfer's timestamp is new and larger than all transfers'.
@@ -460,8 +435,21 @@ impl Books {
     }
 }
 
-/// What can be said of a plain or pending transfer without looking anything up.
-fn check_fields(event: &Transfer) -> Result<(), Status> {
+/// What can be said of any transfer without looking anything up.
+pub(super) fn check_head(event: &Transfer) -> Result<(), Status> {
+    if event.flags & flags::RESERVED != 0 {
+        Err(Status::ReservedFlag)
+    } else if event.id == 0 {
+        Err(Status::IdMustNotBeZero)
+    } else if event.id == u128::MAX {
+        Err(Status::IdMustNotBeIntMax)
+    } else {
+        Ok(())
+    }
+}
+
+/// The same of a plain or pending one.
+pub(super) fn check_fields(event: &Transfer) -> Result<(), Status> {
     let pending = event.flags & flags::PENDING != 0;
     if event.debit_account_id == 0 {
         Err(Status::DebitAccountIdMustNotBeZero)
@@ -488,8 +476,51 @@ fn check_fields(event: &Transfer) -> Result<(), Status> {
     }
 }
 
+/// A transfer is between accounts of its own ledger.
+pub(super) fn check_ledgers(
+    event: &Transfer,
+    debit: &AccountRow,
+    credit: &AccountRow,
+) -> Result<(), Status> {
+    if debit.ledger != credit.ledger {
+        Err(Status::AccountsMustHaveTheSameLedger)
+    } else if event.ledger != debit.ledger {
+        Err(Status::TransferMustHaveTheSameLedgerAsAccounts)
+    } else {
+        Ok(())
+    }
+}
+
+/// An imported transfer is younger than its accounts, and nothing waits for it.
+pub(super) fn check_imported_time(
+    event: &Transfer,
+    debit: &AccountRow,
+    credit: &AccountRow,
+) -> Result<(), Status> {
+    if event.timestamp <= debit.timestamp {
+        Err(Status::ImportedEventTimestampMustPostdateDebitAccount)
+    } else if event.timestamp <= credit.timestamp {
+        Err(Status::ImportedEventTimestampMustPostdateCreditAccount)
+    } else if event.timeout != 0 {
+        Err(Status::ImportedEventTimeoutMustBeZero)
+    } else {
+        Ok(())
+    }
+}
+
+/// Neither account is closed.
+pub(super) fn check_open(debit: &AccountRow, credit: &AccountRow) -> Result<(), Status> {
+    if debit.flags & account_flags::CLOSED != 0 {
+        Err(Status::DebitAccountAlreadyClosed)
+    } else if credit.flags & account_flags::CLOSED != 0 {
+        Err(Status::CreditAccountAlreadyClosed)
+    } else {
+        Ok(())
+    }
+}
+
 /// The amount asked for, or as much of it as the balancing flags allow.
-fn amount(event: &Transfer, debit: &AccountRow, credit: &AccountRow) -> u128 {
+pub(super) fn amount(event: &Transfer, debit: &AccountRow, credit: &AccountRow) -> u128 {
     let mut amount = event.amount;
     if event.flags & flags::BALANCING_DEBIT != 0 {
         let spent = debit.debits_posted + debit.debits_pending;
@@ -503,7 +534,7 @@ fn amount(event: &Transfer, debit: &AccountRow, credit: &AccountRow) -> u128 {
 }
 
 /// Overflows, then limits; `transfer` has its final amount and timestamp.
-fn check_balances(
+pub(super) fn check_balances(
     transfer: &Transfer,
     debit: &AccountRow,
     credit: &AccountRow,

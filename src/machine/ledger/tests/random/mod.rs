@@ -525,6 +525,9 @@ impl World {
         );
         assert_eq!(self.bench.ledger.accounts_count() as usize, accounts.len());
         assert_eq!(self.bench.ledger.digest(), self.plain.digest());
+        for ledger in [&self.bench.ledger, &self.plain] {
+            assert_eq!(ledger.verify().broken, Vec::<String>::new());
+        }
         self.counts.changes = self.model.events_count();
         self.counts
     }
