@@ -1,6 +1,7 @@
 //! The client table of the checkpoint: who has a session, and which reply is kept for whom.
 //!
-//! It is read as a start reads it, so what would make a start refuse is told here. It is as old as the checkpoint; a restart brings it up to date by executing the log again.
+//! It is read as a start reads it, so what would make a start refuse is told here. It is as old as the checkpoint;
+//! a restart brings it up to date by executing the log again.
 
 use std::fmt::Write as _;
 

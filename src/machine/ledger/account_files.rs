@@ -149,7 +149,6 @@ fn write_rows<T: Plain>(
 
 const FILES_MAX: usize = TURNS as usize;
 
-/// No more accounts fit into these files, each of which has been written whole at least once: memory for more is not
 /// How many accounts these files can hold, as each is in one of them as a whole: memory for more is not asked for.
 pub(super) fn accounts_max(entries: &[FileEntry]) -> u64 {
     let of_accounts = entries
