@@ -192,6 +192,18 @@ mod tests {
     }
 
     #[test]
+    fn what_rots_on_one_disk_is_whole_on_its_copy() {
+        let mut storage = MemoryStorage::default();
+        let entry = file(&mut storage);
+        storage.sync().unwrap();
+        let (before, copy) = (open(&storage, entry), storage.copy());
+        storage.damage(entry.name, 77);
+        let good = |mapped: &Mapped| Damage::catch(|| mapped.bytes(70..80).to_vec()).is_ok();
+        assert!(good(&open(&copy, entry)));
+        assert!(!good(&before) && !good(&open(&storage, entry)));
+    }
+
+    #[test]
     fn only_the_page_that_is_read_must_be_right() {
         for bad in 0..6 {
             let mut storage = MemoryStorage::default();

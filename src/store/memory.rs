@@ -46,9 +46,12 @@ impl MemoryStorage {
 
     /// Another storage with the same durable files.
     pub fn copy(&self) -> Self {
-        let durable = |file: &File| File {
-            visible: file.durable.clone(),
-            durable: file.durable.clone(),
+        let durable = |file: &File| {
+            let map = file.durable.as_ref().map(Map::elsewhere);
+            File {
+                visible: map.clone(),
+                durable: map,
+            }
         };
         let state = self.state();
         let files = state

@@ -193,7 +193,7 @@ pub struct Map(Arc<MapBytes>);
 enum MapBytes {
     File(memmap2::Mmap),
     Memory {
-        pages: Pages,
+        pages: Arc<Pages>,
         size: usize,
         /// What a simulated disk has made of it.
         rotten: OnceLock<Map>,
@@ -303,10 +303,22 @@ impl Map {
                 .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
         };
         Self(Arc::new(MapBytes::Memory {
-            pages,
+            pages: Arc::new(pages),
             size: bytes.len(),
             rotten: OnceLock::new(),
         }))
+    }
+
+    /// The same bytes on another disk: what becomes of them there is not seen here.
+    pub(super) fn elsewhere(&self) -> Self {
+        match &*self.0 {
+            MapBytes::File(_) => self.clone(),
+            MapBytes::Memory { pages, size, .. } => Self(Arc::new(MapBytes::Memory {
+                pages: Arc::clone(pages),
+                size: *size,
+                rotten: OnceLock::new(),
+            })),
+        }
     }
 }
 

@@ -65,6 +65,11 @@ const SEEDS: &[(u64, &str, Shown)] = &[
     (61, "many checkpoints; replicas are left behind", |r| {
         r.checkpoints > 5 && r.transfers > 0
     }),
+    (
+        117_697_056_998_132,
+        "checkpoint files that rot, on a disk that is set back",
+        |r| r.set_back > 0 && r.checkpoints > 0,
+    ),
 ];
 
 /// Everybody waits for them.
