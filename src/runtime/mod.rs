@@ -20,7 +20,7 @@
 //! | `ring`, `refusal` | io_uring, and why there is none |
 //! | `bus` | connections |
 //! | `disk` | journal and superblock operations |
-//! | `workers`, `wake`, `cores` | the other threads |
+//! | `workers`, `worker`, `wake`, `cores` | the other threads |
 //! | `directory`, `lock`, `storage` | the data directory and its files |
 //! | `clock`, `signals`, `host` | time, stops, what the machine is |
 //!

@@ -26,7 +26,8 @@ use memmap2::{Advice, Mmap};
 
 use crate::store::{FileName, FileWriter, Map, STORAGE_SECTOR_SIZE, Storage};
 
-/// So many chunk files after one, it is not new any more: a gibibyte of the page cache for those that are.
+/// So many chunk files after one of the same kind, it is not new any more: about a gibibyte of the page cache for
+/// the transfers that are, 33 million of them.
 const NEW_CHUNKS: u64 = 512;
 
 const SUFFIX_UNFINISHED: &str = ".tmp";

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! An unpark before the park makes the park return at once, so no task is overlooked. The channel's own
-//! blocking calls would do, but yield a few times before they sleep. With more busy threads than cores that
-//! is dear: since Linux 6.18 whoever yields forfeits a whole time slice, so that a thread which had run for
-//! microseconds waited for milliseconds.
+//! blocking calls would do, but yield a few times before they sleep. With more busy threads than cores that is
+//! dear: on Linux 6.18 a thread that had run for microseconds and yielded waited for milliseconds, most of the
+//! time it was there.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -60,19 +60,14 @@ impl<T: Send + 'static> Worker<T> {
     /// # Panics
     /// If it has ended, or has as many already as were agreed: whoever gives tasks counts them.
     pub(super) fn give(&self, task: T) {
-        let name = self.thread.thread().name().unwrap_or_default();
         let tasks = self.tasks.as_ref().expect("not while stopping");
+        let thread = self.thread.thread();
+        let name = || thread.name().unwrap_or_default();
         match tasks.try_send(task) {
-            Ok(()) => self.thread.thread().unpark(),
-            Err(TrySendError::Full(_)) => panic!("more tasks for the {name} than were agreed"),
-            Err(TrySendError::Disconnected(_)) => panic!("the {name} thread is gone"),
+            Ok(()) => thread.unpark(),
+            Err(TrySendError::Full(_)) => panic!("more tasks for the {} than were agreed", name()),
+            Err(TrySendError::Disconnected(_)) => panic!("the {} thread is gone", name()),
         }
-    }
-
-    /// Lets the thread end when it has done what waits.
-    pub(super) fn close(&mut self) {
-        self.tasks = None;
-        self.thread.thread().unpark();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -84,10 +79,17 @@ impl<T: Send + 'static> Worker<T> {
     }
 }
 
-impl<T> Drop for Worker<T> {
-    fn drop(&mut self) {
+impl<T> Worker<T> {
+    /// Lets the thread end when it has done what waits.
+    pub(super) fn close(&mut self) {
         self.tasks = None;
         self.thread.thread().unpark();
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

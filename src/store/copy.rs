@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   piece    0 ..            the footer: verified against the file's entry, kept in memory
-//!            then, in order  the blocks: each verified against the footer, then written
-//!   at last                  the footer is written, the file made durable and named
+//!            then, in order  the blocks: each verified against the footer, then gathered
+//!   4 MiB of them            are written at once
+//!   at last                  the rest and the footer are written, the file made durable and named
 //! ```
 //!
 //! A piece is at most a block, so that it fits a message. Given up before its last piece, the file
 //! never was: what is there under its name stays as it is.
 
 use super::error::StoreError;
-use super::pages::Pages;
-use super::sealed::{BLOCK_SIZE, FileEntry, Footer, PAGE_SIZE};
+use super::sealed::{BLOCK_SIZE, Blocks, FileEntry, Footer, PAGE_SIZE};
 use super::storage::{FileWriter, STORAGE_SECTOR_SIZE, Storage};
 use crate::mutant::Mutant;
 
@@ -53,12 +53,12 @@ impl FileEntry {
 
 /// What is gathered before it is written: a direct write makes the thread sleep until the device has it,
 /// and wait for a core again.
-const WRITE_SIZE: usize = 8 * BLOCK_SIZE;
+const WRITE_BLOCKS: usize = 8;
 
 /// Copies files, one after the other. See the module.
 pub struct Copier {
     /// Aligned for direct I/O, which the memory of a message is not.
-    buffer: Pages,
+    buffer: Blocks,
     /// The file whose pieces are coming in.
     copy: Option<Copy>,
 }
@@ -75,7 +75,7 @@ impl std::fmt::Debug for Copier {
 impl Default for Copier {
     fn default() -> Self {
         Self {
-            buffer: Pages::zeroed(WRITE_SIZE),
+            buffer: Blocks::new(WRITE_BLOCKS),
             copy: None,
         }
     }
@@ -100,8 +100,7 @@ impl Copier {
         let expected = expected.filter(|copy| copy.entry == entry && copy.next == piece);
         let what = "a piece came out of turn, after one that failed";
         let mut copy = expected.ok_or_else(|| StoreError::damaged(entry.name, 0, what))?;
-        // SAFETY: WRITE_SIZE initialised bytes that this value alone refers to.
-        let buffer = unsafe { std::slice::from_raw_parts_mut(self.buffer.base(), WRITE_SIZE) };
+        let buffer = self.buffer.bytes_mut();
         copy.take(bytes, buffer)?;
         if copy.next < entry.pieces() {
             self.copy = Some(copy);
@@ -115,8 +114,7 @@ impl Copier {
 struct Copy {
     entry: FileEntry,
     writer: Box<dyn FileWriter>,
-    footer: Pages,
-    footer_size: usize,
+    footer: Vec<u8>,
     /// `None` until the footer is whole.
     verified: Option<Footer>,
     next: u64,
@@ -137,8 +135,7 @@ impl Copy {
         Ok(Self {
             entry,
             writer,
-            footer: Pages::zeroed(footer_size),
-            footer_size,
+            footer: vec![0; footer_size],
             verified: None,
             next: 0,
             gathered: 0,
@@ -162,36 +159,21 @@ impl Copy {
         Ok(())
     }
 
-    /// Writes the rest, with the footer in the same write where there is room for it.
     fn finish(mut self, buffer: &mut [u8]) -> Result<(), StoreError> {
-        // SAFETY: `footer_size` initialised bytes that nobody writes any more.
-        let footer = unsafe { std::slice::from_raw_parts(self.footer.base(), self.footer_size) };
-        if self.gathered + footer.len() > buffer.len() {
-            self.write(buffer)?;
-        }
+        let footer = std::mem::take(&mut self.footer);
+        self.gather(&footer, buffer)?;
+        self.write(buffer)?;
         let name = self.entry.name;
-        if footer.len() <= buffer.len() {
-            buffer[self.gathered..self.gathered + footer.len()].copy_from_slice(footer);
-            self.gathered += footer.len();
-            self.write(buffer)?;
-        } else {
-            self.writer
-                .write(footer)
-                .map_err(|error| StoreError::io("write", name, error))?;
-        }
         self.writer
             .finish()
             .map_err(|error| StoreError::io("sync", name, error))
     }
 
     fn add_to_footer(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        // SAFETY: `footer_size` initialised bytes that this value alone refers to.
-        let footer =
-            unsafe { std::slice::from_raw_parts_mut(self.footer.base(), self.footer_size) };
         let at = usize::try_from(offset - self.entry.data_size).expect("inside the footer");
-        footer[at..at + bytes.len()].copy_from_slice(bytes);
-        if at + bytes.len() == footer.len() {
-            self.verified = Some(Footer::parse(&self.entry, footer)?);
+        self.footer[at..at + bytes.len()].copy_from_slice(bytes);
+        if at + bytes.len() == self.footer.len() {
+            self.verified = Some(Footer::parse(&self.entry, &self.footer)?);
         }
         Ok(())
     }
@@ -211,11 +193,21 @@ impl Copy {
             let what = "a page's checksum does not match";
             return Err(StoreError::damaged(name, offset, what));
         }
-        if self.gathered + bytes.len() > buffer.len() {
-            self.write(buffer)?;
+        self.gather(bytes, buffer)
+    }
+
+    /// Adds what is verified to the buffer, which is written when it is full.
+    fn gather(&mut self, mut bytes: &[u8], buffer: &mut [u8]) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            if self.gathered == buffer.len() {
+                self.write(buffer)?;
+            }
+            let room = &mut buffer[self.gathered..];
+            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.gathered += now.len();
+            bytes = later;
         }
-        buffer[self.gathered..self.gathered + bytes.len()].copy_from_slice(bytes);
-        self.gathered += bytes.len();
         Ok(())
     }
 
@@ -264,8 +256,9 @@ mod tests {
             BLOCK_SIZE,
             BLOCK_SIZE + 1,
             3 * BLOCK_SIZE + 5000,
-            WRITE_SIZE,
-            2 * WRITE_SIZE + BLOCK_SIZE + 5000,
+            WRITE_BLOCKS * BLOCK_SIZE,
+            WRITE_BLOCKS * BLOCK_SIZE - 5000,
+            (2 * WRITE_BLOCKS + 1) * BLOCK_SIZE + 5000,
         ] {
             let mut from = MemoryStorage::default();
             let entry = file(&mut from, size);

@@ -118,7 +118,7 @@ pub struct SealedWriter {
     file: Box<dyn FileWriter>,
     name: FileName,
     /// One block, aligned for direct I/O.
-    block: Block,
+    block: Blocks,
     filled: usize,
     data_size: u64,
     sections: Vec<Section>,
@@ -133,7 +133,7 @@ impl SealedWriter {
         Ok(Self {
             file,
             name,
-            block: Block::new(),
+            block: Blocks::new(1),
             filled: 0,
             data_size: 0,
             sections: Vec::new(),
@@ -262,17 +262,17 @@ impl SealedWriter {
     }
 }
 
-/// An aligned block in memory.
-pub(super) struct Block(Pages);
+/// Blocks in memory, aligned for direct I/O.
+pub(super) struct Blocks(Pages);
 
-impl Block {
-    pub(super) fn new() -> Self {
-        Self(Pages::zeroed(BLOCK_SIZE))
+impl Blocks {
+    pub(super) fn new(count: usize) -> Self {
+        Self(Pages::zeroed(count * BLOCK_SIZE))
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: BLOCK_SIZE initialised bytes that this value alone refers to.
-        unsafe { std::slice::from_raw_parts_mut(self.0.base(), BLOCK_SIZE) }
+        // SAFETY: initialised bytes, all of them, that this value alone refers to.
+        unsafe { std::slice::from_raw_parts_mut(self.0.base(), self.0.size()) }
     }
 }
 
@@ -351,7 +351,7 @@ impl Footer {
 pub struct SealedFile {
     entry: FileEntry,
     footer: Footer,
-    block: Block,
+    block: Blocks,
     /// The block that `block` holds, verified.
     loaded: Option<usize>,
 }
@@ -360,7 +360,7 @@ impl SealedFile {
     /// Reads and verifies the footer.
     pub fn open(storage: &dyn Storage, entry: FileEntry) -> Result<Self, StoreError> {
         let length = entry.footer_size()?;
-        let mut block = Block::new();
+        let mut block = Blocks::new(1);
         let large = (length > BLOCK_SIZE).then(|| Pages::zeroed(length));
         let bytes = match &large {
             None => &mut block.bytes_mut()[..length],
