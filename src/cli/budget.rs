@@ -3,9 +3,7 @@
 use super::Failure;
 use super::size::Size;
 use crate::limits::{checkpoint_bytes, log_entries_max};
-use crate::machine::ledger::{
-    ACCOUNT_SIZE, LedgerOptions, Part, RESOLUTIONS_SIZE, RowsMax, TIMEOUT_SIZE,
-};
+use crate::machine::ledger::{Growing, LedgerOptions, Part, RowsMax};
 use crate::message::PoolConfig;
 use crate::replica::open::session_limits;
 use crate::replica::superblock::State;
@@ -15,6 +13,9 @@ const LOG_ENTRY_SIZE: u64 = 80;
 
 /// Log bytes of a transfer in a full batch.
 const TRANSFER_LOG_SIZE: u64 = 128;
+
+/// What bounds each part that grows, in the ledger's order.
+const FLAGS: [&str; 3] = ["--accounts-max", "--timeouts-max", "--transfers-max"];
 
 /// The parts, in order of printing.
 #[derive(Debug)]
@@ -43,13 +44,13 @@ impl Budget {
             ("replies kept for clients", replies),
             ("log", log_entries_max(journal) * LOG_ENTRY_SIZE),
         ];
-        parts.extend(usual.bounded());
+        parts.extend(usual.growing().iter().filter_map(Growing::part));
         let fixed: u64 = parts.iter().map(|(_, size)| size).sum();
         let ledger = match memory {
             None => usual,
             Some(memory) => usual
                 .within(memory.saturating_sub(fixed), interval)
-                .map_err(|least| too_little(memory, fixed + least, journal, &parts))?,
+                .map_err(|least| too_little(memory, fixed + least))?,
         };
         parts.extend(ledger.memory(interval));
         Ok(Self { parts, ledger })
@@ -63,43 +64,25 @@ impl Budget {
     pub(super) fn lines(&self) -> Vec<String> {
         let part = |(name, size): &Part| format!("memory: up to {} for {name}", Size(*size));
         let mut lines: Vec<String> = self.parts.iter().map(part).collect();
-        let (max, usual) = (self.ledger.rows_max, RowsMax::INDEXED);
-        let million = |size: u64| Size(size * 1_000_000);
-        let unbounded = [
-            (max.accounts == usual.accounts).then(|| {
-                format!("{} for each million accounts (--accounts-max)", million(ACCOUNT_SIZE))
-            }),
-            (max.timeouts == usual.timeouts).then(|| {
-                format!(
-                    "{} for each million pending transfers with a timeout (--timeouts-max)",
-                    million(TIMEOUT_SIZE)
-                )
-            }),
-            (max.transfers == usual.transfers).then(|| {
-                format!(
-                    "{} for each hundred million transfers of a time when some were pending (--transfers-max)",
-                    million(RESOLUTIONS_SIZE)
-                )
-            }),
-        ];
         lines.push(format!("memory: up to {} in all", Size(self.total())));
-        let unbounded = unbounded.into_iter().flatten();
-        lines.extend(unbounded.map(|what| format!("memory: besides, {what}")));
+        for (growing, flag) in self.ledger.growing().iter().zip(FLAGS) {
+            let Growing { what, million, max } = *growing;
+            if max.is_none() {
+                let million = Size(million);
+                lines.push(format!(
+                    "memory: besides, {million} for each million {what} ({flag})"
+                ));
+            }
+        }
         lines
     }
 }
 
-fn too_little(memory: u64, least: u64, journal: u64, parts: &[Part]) -> Failure {
-    let bounded: Vec<&str> = parts[3..].iter().map(|(name, _)| *name).collect();
+fn too_little(memory: u64, least: u64) -> Failure {
     Failure::usage(format!(
-        "--memory {} is too little: with a journal of {}{} a replica takes {}MiB at least",
+        "--memory {} is too little: with this journal, and what --accounts-max, --timeouts-max and --transfers-max \
+         allow, a replica takes {}MiB at least",
         Size(memory),
-        Size(journal),
-        if bounded.is_empty() {
-            String::new()
-        } else {
-            format!(" and these {}", bounded.join(", "))
-        },
         least.div_ceil(1 << 20)
     ))
 }
@@ -145,10 +128,11 @@ mod tests {
             ..RowsMax::INDEXED
         };
         let bounded = Budget::new(&state, None, rows_max).unwrap();
+        let [accounts, timeouts, transfers] = LedgerOptions::default().growing();
         let more = bounded.total() - budget(None).unwrap().total();
         assert_eq!(
             more,
-            4_000_000 * ACCOUNT_SIZE + 200_000_000 + 1_000_000 * TIMEOUT_SIZE
+            4 * accounts.million + timeouts.million + 400 * transfers.million
         );
         let lines = bounded.lines();
         assert!(

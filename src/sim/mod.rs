@@ -20,23 +20,24 @@
 //! twice.
 //!
 //! **Simulated**: crashes and power failures at any instant, with every mixture of the sectors of
-//! writes in flight and of the files of a checkpoint under way, or with the copies of the superblock that
-//! were being written spoiled as a whole; single bits that rot, sectors that cannot be read, writes that
-//! were lost or went astray, in the journal; bits that rot in superblocks and anywhere in the files of checkpoints; writes that
-//! fail or end early, syncs that fail, checkpoints that cannot be written; disks that are full, slow, set
-//! back to an older copy, or lost; messages that are late (also in one direction alone), lost, double, overtaken
-//! by later ones, or damaged; broken connections; partitions, whole, partial and bridged, cuts in one direction, links that
-//! flap; processes that pause, machines that are slow, clocks that drift and jump; replicas of two
-//! releases, whose messages have different versions; standbys.
+//! writes in flight and of the files of a checkpoint under way, or with the copies of the superblock
+//! that were being written spoiled as a whole; single bits that rot, sectors that cannot be read,
+//! writes that were lost or went astray, in the journal; bits that rot in superblocks and anywhere in
+//! the files of checkpoints; writes that fail or end early, syncs that fail, checkpoints that cannot be
+//! written; disks that are full, slow, set back to an older copy, or lost; messages that are late (also
+//! in one direction alone), lost, double, overtaken by later ones, or damaged; broken connections;
+//! partitions, whole, partial and bridged, cuts in one direction, links that flap; processes that
+//! pause, machines that are slow, clocks that drift and jump; replicas of two releases, whose messages
+//! have different versions; standbys.
 //!
-//! **Not simulated**, so not found here: writes to the superblock and to checkpoint files that were lost or went astray,
-//! sectors of them that cannot be read, damage beyond what the `atlas` allows, above all to the tail
-//! of a journal that nothing behind it proves (no log can tell it from a torn write) and copies of a
-//! disk that are made under a running replica; reads that see half of a write, failing reads other
-//! than of the journal, the io_uring and socket code of `runtime`, threads (the executor and the
-//! builder run in place, with a delay), another release's file formats (a release that cannot read a
-//! format refuses to start), huge pages, damage to replies on their way to clients (checksums are tested
-//! and fuzzed by themselves).
+//! **Not simulated**, so not found here: writes to the superblock and to checkpoint files that were
+//! lost or went astray, sectors of them that cannot be read, damage beyond what the `atlas` allows,
+//! above all to the tail of a journal that nothing behind it proves (no log can tell it from a torn
+//! write) and copies of a disk that are made under a running replica; reads that see half of a write,
+//! failing reads other than of the journal, the io_uring and socket code of `runtime`, threads (the
+//! executor and the builder run in place, with a delay), another release's file formats (a release that
+//! cannot read a format refuses to start), huge pages, damage to replies on their way to clients
+//! (checksums are tested and fuzzed by themselves).
 
 mod atlas;
 pub mod check;

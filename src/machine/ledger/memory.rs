@@ -1,7 +1,7 @@
 //! How much memory a ledger takes, part by part, and how a given amount is divided.
 //!
 //! Accounts, pending transfers with a timeout and what became of pending transfers are in memory whatever there is of
-//! them: a part of the whole where the ledger's limits bound them, and apart from it otherwise.
+//! them ([`Growing`]): a part of the whole where the ledger's limits bound them, and apart from it otherwise.
 
 use stampede_client::wire::Transfer;
 
@@ -10,18 +10,36 @@ use super::{LedgerOptions, RowsMax};
 use crate::store::INDEX_ENTRY_SIZE_MAX;
 
 /// An account in memory: its row, the row's copy while a checkpoint is written, its entry in the index.
-pub const ACCOUNT_SIZE: u64 = 2 * size_of::<AccountRow>() as u64 + INDEX_ENTRY_SIZE_MAX;
+const ACCOUNT_SIZE: u64 = 2 * size_of::<AccountRow>() as u64 + INDEX_ENTRY_SIZE_MAX;
 
 /// A pending transfer with a timeout that waits: its entry in order of expiry, and as much while a checkpoint is
 /// captured.
-pub const TIMEOUT_SIZE: u64 = 2 * 64;
+const TIMEOUT_SIZE: u64 = 2 * 64;
 
-/// What became of a hundred pending transfers: two bits each, and their copy while a checkpoint is written. Counted for
-/// each transfer, of chunks where one has been resolved.
-pub const RESOLUTIONS_SIZE: u64 = 50;
+/// Transfers of which it takes a byte to say what became of them, if they were pending: two bits each, and their copy
+/// while a checkpoint is written.
+const RESOLVED_PER_BYTE: u64 = 2;
 
 /// Something in memory, and its bytes at most.
 pub type Part = (&'static str, u64);
+
+/// What is in memory whatever there is of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Growing {
+    pub what: &'static str,
+    /// Bytes at most for each million.
+    pub million: u64,
+    /// How many there may be; `None` for as many as rows have numbers.
+    pub max: Option<u32>,
+}
+
+impl Growing {
+    /// What it takes, if that is bounded.
+    pub fn part(&self) -> Option<Part> {
+        let size = |max: u32| u64::from(max) * self.million / 1_000_000;
+        self.max.map(|max| (self.what, size(max)))
+    }
+}
 
 /// Chunks that are touched ahead, see [`super::Ledger`]'s `prepare`.
 pub(super) const CHUNKS_AHEAD: u32 = 4;
@@ -72,27 +90,35 @@ impl LedgerOptions {
         ]
     }
 
-    /// What memory is for that grows with what the ledger holds, as far as its limits bound that.
-    pub fn bounded(&self) -> Vec<Part> {
-        let usual = RowsMax::INDEXED;
-        let max = self.rows_max;
-        let size = |rows: u32, size: u64| u64::from(rows) * size;
-        let parts = [
-            (max.accounts < usual.accounts).then(|| ("accounts", size(max.accounts, ACCOUNT_SIZE))),
-            (max.timeouts < usual.timeouts).then(|| {
-                (
-                    "pending transfers with a timeout",
-                    size(max.timeouts, TIMEOUT_SIZE),
-                )
-            }),
-            (max.transfers < usual.transfers).then(|| {
-                (
-                    "what became of pending transfers",
-                    size(max.transfers, RESOLUTIONS_SIZE) / 100,
-                )
-            }),
-        ];
-        parts.into_iter().flatten().collect()
+    /// What grows with what the ledger holds: accounts, timeouts, transfers.
+    pub fn growing(&self) -> [Growing; 3] {
+        let (max, usual) = (self.rows_max, RowsMax::INDEXED);
+        let growing = |what, million, max: u32, usual: u32| Growing {
+            what,
+            million,
+            max: (max < usual).then_some(max),
+        };
+        let million = 1_000_000;
+        [
+            growing(
+                "accounts",
+                million * ACCOUNT_SIZE,
+                max.accounts,
+                usual.accounts,
+            ),
+            growing(
+                "pending transfers with a timeout",
+                million * TIMEOUT_SIZE,
+                max.timeouts,
+                usual.timeouts,
+            ),
+            growing(
+                "transfers, among them resolved ones",
+                million / RESOLVED_PER_BYTE,
+                max.transfers,
+                usual.transfers,
+            ),
+        ]
     }
 
     /// The same settings for so many bytes: a quarter each for the filter and for what waits, the rest for recent

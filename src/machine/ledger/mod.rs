@@ -81,7 +81,7 @@ use self::batch::Results;
 use self::books::Books;
 use self::change_events::Replayed;
 pub use self::expiry::PULSE_EVENTS_MAX;
-pub use self::memory::{ACCOUNT_SIZE, Part, RESOLUTIONS_SIZE, TIMEOUT_SIZE};
+pub use self::memory::{Growing, Part};
 use self::snapshot::Files;
 pub use self::snapshot::{SECTION_COUNTS, SECTION_EXPIRIES};
 pub use self::verify::{BROKEN_MAX, Verified};
