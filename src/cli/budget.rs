@@ -5,6 +5,7 @@ use super::size::Size;
 use crate::limits::{checkpoint_bytes, log_entries_max};
 use crate::machine::ledger::{Growing, LedgerOptions, Part, RowsMax};
 use crate::message::PoolConfig;
+use crate::replica::library::LIBRARY_MEMORY;
 use crate::replica::open::session_limits;
 use crate::replica::superblock::State;
 
@@ -41,6 +42,7 @@ impl Budget {
         };
         let mut parts = vec![
             ("messages", PoolConfig::REPLICA.size()),
+            ("files fetched from other replicas", LIBRARY_MEMORY),
             ("replies kept for clients", replies),
             ("log", log_entries_max(journal) * LOG_ENTRY_SIZE),
         ];
@@ -116,7 +118,7 @@ mod tests {
         for memory in [least, 4 << 30, 64 << 30] {
             let budget = budget(Some(memory)).unwrap();
             assert!(budget.total() <= memory);
-            assert_eq!(budget.lines().len(), 11);
+            assert_eq!(budget.lines().len(), 12);
         }
         assert!(budget(None).unwrap().total() < 3 << 30);
 
@@ -139,7 +141,7 @@ mod tests {
             !lines.iter().any(|line| line.contains("besides")),
             "{lines:?}"
         );
-        assert_eq!(lines.len(), 11);
+        assert_eq!(lines.len(), 12);
         assert!(Budget::new(&state, Some(least + more - (2 << 20)), rows_max).is_err());
         let fits = Budget::new(&state, Some(least + more), rows_max).unwrap();
         assert!(fits.total() <= least + more);

@@ -219,7 +219,7 @@ fn run_once(
         files: Files::new(segments, superblock),
         driver: ReplicaDriver::new(replica, data.checkpoints()),
         executor: opened.executor,
-        librarian: Librarian::new(Box::new(storage.for_librarian())),
+        librarians: std::array::from_fn(|_| Librarian::new(Box::new(storage.for_librarian()))),
         builder: storage,
     };
     let report = runtime::run(&config, parts, stop).map_err(|error| {

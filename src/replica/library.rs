@@ -1,4 +1,4 @@
-//! The librarian: everything that has to do with checkpoint files and would make the replica's thread
+//! The librarians: everything that has to do with checkpoint files and would make the replica's thread
 //! wait, but the writing of its own checkpoints, which is the builder's.
 //!
 //! ```text
@@ -10,8 +10,10 @@
 //!           ──Scrub─► the next block of the checkpoint in force         ──Scrubbed
 //! ```
 //!
-//! One task after the other, in the order given, each with one answer. It runs on a thread of its own
-//! in production and in place in the simulator.
+//! Each does one task after the other, in the order given, each with one answer. What other replicas send is
+//! written by several, because who writes a file waits for the disk most of the time: all pieces of a file by the
+//! same one, two files perhaps at once. Everything else is the first one's. They run on threads of their own in
+//! production and in place in the simulator.
 
 use std::fmt;
 
@@ -21,6 +23,14 @@ use crate::store::{
     Copier, FileEntry, FileName, Manifest, ManifestRef, ScrubStep, Scrubber, SealedFile, Storage,
     StoreError,
 };
+
+/// The first librarian, and those who write.
+pub const LIBRARIANS: usize = 1 + WRITERS;
+
+const WRITERS: usize = 3;
+
+/// Bytes of their memory, at most.
+pub const LIBRARY_MEMORY: u64 = WRITERS as u64 * Copier::MEMORY;
 
 /// A stretch of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +74,24 @@ pub enum LibraryTask {
     Scrub {
         in_force: ManifestRef,
     },
+}
+
+impl LibraryTask {
+    /// Which of the librarians does it.
+    pub fn librarian(&self) -> usize {
+        match self {
+            // Files of one kind that follow one another are written by one after the other.
+            Self::Write { entry, .. } => {
+                let number = usize::try_from(entry.name.number % WRITERS as u64);
+                1 + number.expect("a small number")
+            }
+            Self::Read { .. }
+            | Self::Check { .. }
+            | Self::List { .. }
+            | Self::Sync { .. }
+            | Self::Scrub { .. } => 0,
+        }
+    }
 }
 
 /// What a manifest lists.

@@ -69,7 +69,7 @@ use crate::message::Pool;
 use crate::protocol::{ReplicaIndex, Time};
 use crate::replica::ingress::Inspected;
 use crate::replica::io::{Fatal, Input, Output};
-use crate::replica::library::Librarian;
+use crate::replica::library::{LIBRARIANS, Librarian};
 
 /// What the loop drives: the replica, or something simpler in tests.
 pub trait Driver: Send + 'static {
@@ -225,7 +225,7 @@ pub struct Parts<D, E, B> {
     pub driver: D,
     pub executor: E,
     pub builder: B,
-    pub librarian: Librarian,
+    pub librarians: [Librarian; LIBRARIANS],
 }
 
 /// Runs a replica until a stop is requested (`Ok`) or it must not go on (`Err`). Blocks the calling
@@ -245,10 +245,10 @@ pub fn run<D: Driver, E: Execute, B: Build>(
         driver,
         executor,
         builder,
-        librarian,
+        librarians,
     } = parts;
     let cores = cores::Cores::plan(config.pin);
-    let workers = workers::Workers::spawn(executor, builder, librarian, &cores, &stop.wake)
+    let workers = workers::Workers::spawn(executor, builder, librarians, &cores, &stop.wake)
         .map_err(Error::Threads)?;
     let (config, stop) = (config.clone(), stop.clone());
     let thread = std::thread::Builder::new()

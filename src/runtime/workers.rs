@@ -1,10 +1,10 @@
-//! The threads beside the replica's: one executor, one builder, one librarian.
+//! The threads beside the replica's: one executor, one builder, and the librarians.
 //!
 //! ```text
 //!   replica thread ──Task──► executor thread ──Done──► replica thread
 //!          │                 (in order, one at a time)
 //!          ├──CheckpointTask──► builder thread ──CheckpointDone──► replica thread
-//!          └──LibraryTask──► librarian thread ──LibraryDone──► replica thread
+//!          └──LibraryTask──► librarian threads ──LibraryDone──► replica thread
 //! ```
 //!
 //! Whole batches change hands, over bounded channels. A thread that sleeps costs 30 to 45 us to
@@ -28,7 +28,7 @@ use super::worker::{Next, Tasks, Worker};
 use crate::limits::{EXECUTE_MAX, FILES_AHEAD, LENDING_READS_MAX, TRANSFER_WINDOW};
 use crate::replica::executor::{CheckpointDone, CheckpointTask, Done, Task};
 use crate::replica::io::Input;
-use crate::replica::library::{Librarian, LibraryDone, LibraryTask};
+use crate::replica::library::{LIBRARIANS, Librarian, LibraryDone, LibraryTask};
 
 /// Tasks that can be queued: those with an answer are bounded by the replica, the others
 /// (a checkpoint was published) come seldom.
@@ -38,10 +38,10 @@ const TASKS_MAX: usize = 2 * EXECUTE_MAX;
 const CHECKPOINTS_MAX: usize = 2;
 
 /// Blocks read for others; for each plan, of which an old one may not be over yet, pieces of a file to be
-/// written, checks, and a list or sync; a step of the scrub.
+/// written, checks, and a list or sync; a step of the scrub. Of all librarians together.
 const LIBRARY_MAX: usize = LENDING_READS_MAX + 2 * (TRANSFER_WINDOW + FILES_AHEAD + 1) + 1;
 
-/// How long the librarian has nothing to do before it touches memory for the executor. At full speed that
+/// How long the first librarian has nothing to do before it touches memory for the executor. At full speed that
 /// takes a chunk of memory every twelve milliseconds.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -73,7 +73,7 @@ pub(super) struct Workers<E: Execute> {
     done: Receiver<Done>,
     build: Worker<CheckpointTask>,
     checkpoints_done: Receiver<CheckpointDone>,
-    library: Worker<LibraryTask>,
+    library: [Worker<LibraryTask>; LIBRARIANS],
     library_done: Receiver<LibraryDone>,
     /// Answers that are due from the executor thread.
     answers_due: usize,
@@ -89,10 +89,11 @@ impl<E: Execute> Workers<E> {
     pub(super) fn spawn(
         executor: E,
         mut builder: impl Build,
-        mut librarian: Librarian,
+        librarians: [Librarian; LIBRARIANS],
         cores: &Cores,
         wake: &Arc<Wake>,
     ) -> io::Result<Self> {
+        // The first librarian's, and nobody else's.
         let mut prepare = executor.prepare();
         let executor = Arc::new(Mutex::new(executor));
         let queued = Arc::new(AtomicUsize::new(0));
@@ -119,27 +120,35 @@ impl<E: Execute> Workers<E> {
             }
         })?;
 
-        let waker = Arc::clone(wake);
         // At an ordinary priority: the kernel's lock on the process's memory is held while a page is
         // touched, and whoever maps one waits for it.
-        let library = Worker::spawn("librarian", LIBRARY_MAX, move |tasks| {
-            loop {
-                match tasks.next_within(PREPARE_INTERVAL) {
-                    Next::Task(task) => {
-                        if librarian_queue.send(librarian.run(task)).is_err() {
-                            return;
+        let mut library = Vec::with_capacity(LIBRARIANS);
+        for mut librarian in librarians {
+            let (answers, waker) = (librarian_queue.clone(), Arc::clone(wake));
+            let mut prepare = prepare.take();
+            library.push(Worker::spawn("librarian", LIBRARY_MAX, move |tasks| {
+                loop {
+                    let next = match &prepare {
+                        Some(_) => tasks.next_within(PREPARE_INTERVAL),
+                        None => tasks.next().map_or(Next::End, Next::Task),
+                    };
+                    match (next, &mut prepare) {
+                        (Next::Task(task), _) => {
+                            if answers.send(librarian.run(task)).is_err() {
+                                return;
+                            }
+                            waker.notify();
                         }
-                        waker.notify();
+                        (Next::Idle, Some(prepare)) => prepare(),
+                        (Next::Idle, None) => {}
+                        (Next::End, _) => return,
                     }
-                    Next::Idle => {
-                        if let Some(prepare) = &mut prepare {
-                            prepare();
-                        }
-                    }
-                    Next::End => return,
                 }
-            }
-        })?;
+            })?);
+        }
+        let Ok(library) = library.try_into() else {
+            unreachable!("one thread for each librarian")
+        };
         Ok(Self {
             executor,
             execute,
@@ -177,9 +186,9 @@ impl<E: Execute> Workers<E> {
         self.build.give(task);
     }
 
-    /// Hands a task to the librarian.
+    /// Hands a task to its librarian.
     pub(super) fn library(&mut self, task: LibraryTask) {
-        self.library.give(task);
+        self.library[task.librarian()].give(task);
     }
 
     /// Whether an answer waits to be taken.
@@ -216,9 +225,10 @@ impl<E: Execute> Workers<E> {
     pub(super) fn stop(mut self, deadline: Instant) -> bool {
         self.execute.close();
         self.build.close();
-        self.library.close();
+        self.library.iter_mut().for_each(Worker::close);
         let ended = |workers: &Self| {
-            workers.execute.has_ended() && workers.build.has_ended() && workers.library.has_ended()
+            let library = workers.library.iter().all(Worker::has_ended);
+            workers.execute.has_ended() && workers.build.has_ended() && library
         };
         while Instant::now() < deadline && !ended(&self) {
             std::thread::sleep(Duration::from_millis(1));

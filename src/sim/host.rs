@@ -29,7 +29,7 @@ use crate::protocol::ReplicaIndex;
 use crate::replica::Replica;
 use crate::replica::executor::{CheckpointTask, Executor, Outcome, Task};
 use crate::replica::io::{Fatal, Input, Output};
-use crate::replica::library::{Librarian, LibraryTask};
+use crate::replica::library::{LIBRARIANS, Librarian, LibraryTask};
 use crate::replica::open::{OpenError, journal_config, open, restore};
 use crate::replica::superblock::{Identity, State};
 use crate::store::{BLOCK_SIZE, FileKind, FileName, Manifest, MemoryStorage, PAGE_SIZE};
@@ -56,8 +56,10 @@ pub(crate) enum Later {
     Executed,
     /// The builder's checkpoint.
     Built,
-    /// The librarian's oldest task.
-    Library,
+    /// The oldest task of a librarian.
+    Library {
+        librarian: usize,
+    },
 }
 
 /// How long things take on a machine; mostly little, sometimes all of it.
@@ -161,8 +163,8 @@ struct Running {
     /// The front one is being worked on.
     tasks: VecDeque<Task>,
     checkpoints: VecDeque<CheckpointTask>,
-    librarian: Librarian,
-    library: VecDeque<LibraryTask>,
+    librarians: [Librarian; LIBRARIANS],
+    library: [VecDeque<LibraryTask>; LIBRARIANS],
     reads: BTreeMap<u64, Read>,
 }
 
@@ -316,8 +318,8 @@ impl Host {
             pool,
             tasks: VecDeque::new(),
             checkpoints: VecDeque::new(),
-            librarian: Librarian::new(Box::new(self.storage.handle())),
-            library: VecDeque::new(),
+            librarians: std::array::from_fn(|_| Librarian::new(Box::new(self.storage.handle()))),
+            library: Default::default(),
             reads: BTreeMap::new(),
         });
         let time = self.clock.at(now);
@@ -623,14 +625,15 @@ impl Host {
                 self.build_next(now, &mut reaction);
                 return reaction;
             }
-            Later::Library => {
-                let task = running.library.pop_front().expect("a task under way");
-                let more = !running.library.is_empty();
-                let input = Input::Library(running.librarian.run(task));
+            Later::Library { librarian } => {
+                let tasks = &mut running.library[librarian];
+                let task = tasks.pop_front().expect("a task under way");
+                let more = !tasks.is_empty();
+                let input = Input::Library(running.librarians[librarian].run(task));
                 let mut reaction = self.input(input, now);
                 if more {
                     let at = self.library_task_ends(now);
-                    reaction.later.push((at, Later::Library));
+                    reaction.later.push((at, later));
                 }
                 return reaction;
             }
@@ -793,10 +796,12 @@ impl Host {
                 }
             }
             Output::Library(task) => {
-                self.running().library.push_back(task);
-                if self.running().library.len() == 1 {
+                let librarian = task.librarian();
+                let tasks = &mut self.running().library[librarian];
+                tasks.push_back(task);
+                if tasks.len() == 1 {
                     let at = self.library_task_ends(now);
-                    reaction.later.push((at, Later::Library));
+                    reaction.later.push((at, Later::Library { librarian }));
                 }
             }
             Output::SendReplica { .. }

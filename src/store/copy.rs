@@ -56,9 +56,11 @@ impl FileEntry {
 const WRITE_BLOCKS: usize = 8;
 
 /// Copies files, one after the other. See the module.
+#[derive(Default)]
 pub struct Copier {
-    /// Aligned for direct I/O, which the memory of a message is not.
-    buffer: Blocks,
+    /// Aligned for direct I/O, which the memory of a message is not. Made when the first file begins: most
+    /// replicas never copy one.
+    buffer: Option<Blocks>,
     /// The file whose pieces are coming in.
     copy: Option<Copy>,
 }
@@ -72,16 +74,10 @@ impl std::fmt::Debug for Copier {
     }
 }
 
-impl Default for Copier {
-    fn default() -> Self {
-        Self {
-            buffer: Blocks::new(WRITE_BLOCKS),
-            copy: None,
-        }
-    }
-}
-
 impl Copier {
+    /// Bytes of its memory, at most.
+    pub const MEMORY: u64 = (WRITE_BLOCKS * BLOCK_SIZE) as u64;
+
     /// Takes a piece of a file. The first one begins the file, and gives up another that was not whole; the
     /// last one makes it durable and named. An error gives it up, too; that of a device may be reported for
     /// a piece that was taken before.
@@ -100,7 +96,8 @@ impl Copier {
         let expected = expected.filter(|copy| copy.entry == entry && copy.next == piece);
         let what = "a piece came out of turn, after one that failed";
         let mut copy = expected.ok_or_else(|| StoreError::damaged(entry.name, 0, what))?;
-        let buffer = self.buffer.bytes_mut();
+        let buffer = self.buffer.get_or_insert_with(|| Blocks::new(WRITE_BLOCKS));
+        let buffer = buffer.bytes_mut();
         copy.take(bytes, buffer)?;
         if copy.next < entry.pieces() {
             self.copy = Some(copy);

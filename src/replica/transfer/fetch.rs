@@ -8,12 +8,12 @@
 //! ```
 //!
 //! All pieces of a plan are one sequence, over which a window moves. Pieces are asked for ahead, may
-//! arrive in any order, and are handed to the librarian in theirs:
+//! arrive in any order, and are handed to the librarians in theirs, who may write two files at once:
 //!
 //! ```text
 //!              ┌──────────────── window ───────────────┐
 //!    written   │ handed  handed │ here  asked  here  asked │   not asked for yet
-//!              └─ to the librarian ─┘ waits for the one before
+//!              └─ to a librarian ─┘ waits for the one before
 //! ```
 //!
 //! A donor answers in the order in which it was asked. So a piece that was overtaken is lost, and asked
@@ -532,8 +532,9 @@ impl Fetcher {
                 result,
                 ..
             } => {
-                let written = plan.window.pop_front().expect("it was handed over");
-                assert!(written.entry == entry && written.number == piece);
+                let is_it = |other: &Piece| other.entry == entry && other.number == piece;
+                let at = plan.window.iter().position(is_it);
+                plan.window.remove(at.expect("it was handed over"));
                 if result.is_ok() {
                     plan.done += entry.piece(piece).1 as u64;
                     if piece + 1 == entry.pieces() {

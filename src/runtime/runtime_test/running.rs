@@ -123,7 +123,9 @@ impl Running {
                 driver,
                 executor: Copier(0),
                 builder: Builder,
-                librarian: Librarian::new(Box::new(MemoryStorage::default())),
+                librarians: std::array::from_fn(|_| {
+                    Librarian::new(Box::new(MemoryStorage::default()))
+                }),
             };
             run(&config, parts, &stopper)
         });

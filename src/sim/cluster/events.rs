@@ -107,7 +107,7 @@ impl Simulation {
             Later::SuperblockWritten { token } => (2, token),
             Later::Executed => (3, 0),
             Later::Built => (4, 0),
-            Later::Library => (5, 0),
+            Later::Library { librarian } => (5, librarian as u64),
         };
         let words = [4, u64::from(replica), kind, token];
         self.trace
