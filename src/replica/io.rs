@@ -16,8 +16,8 @@
 //! - `SendReplica` may lose, but does not reorder on one connection. The world keeps one outgoing
 //!   connection to each replica, dials again with backoff, and drops what does not fit the queue.
 //! - `JournalWrite`s are independent: start them all at once, complete them in any order, durable.
-//! - `Task`s go to one executor, in order; `Checkpoint`s to one builder beside it; `Library` tasks to one
-//!   librarian, in order.
+//! - `Task`s go to one executor, in order; `Checkpoint`s to one builder beside it; `Library` tasks to the
+//!   librarian that each names, in order.
 //! - After `Reopen` the replica takes nothing more: what is under way is finished, then the directory is
 //!   opened again, as after a restart.
 
@@ -73,7 +73,7 @@ pub enum Input {
     Done(Done),
     /// The builder has written a checkpoint, or failed to.
     CheckpointDone(CheckpointDone),
-    /// The librarian has finished a task.
+    /// A librarian has finished a task.
     Library(LibraryDone),
 }
 
@@ -115,7 +115,7 @@ pub enum Output {
     Task(Task),
     /// For the builder.
     Checkpoint(CheckpointTask),
-    /// For the librarian.
+    /// For its librarian.
     Library(LibraryTask),
     /// End this replica in order, and open it again: its superblock refers to another checkpoint.
     Reopen,

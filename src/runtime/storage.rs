@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A file has its name only when every byte of it is durable. What a crash leaves behind ends in
-//! `.tmp` and is removed when the directory is opened (what the librarian was fetching, `.part`). The builder
+//! `.tmp` and is removed when the directory is opened (what a librarian was fetching, `.part`). The builder
 //! writes chunks through the page cache, because what is new is what queries ask for; the rest bypasses it where
 //! the file system allows that, so that a checkpoint does not push out what is being read, and so does all that
 //! is fetched from another replica: to fill the page cache with it costs more than everything else together. Chunks
@@ -69,7 +69,7 @@ impl DirectoryStorage {
         })
     }
 
-    /// Another handle, for the librarian: what it has not finished has other names, because the builder
+    /// Another handle, for a librarian: what it has not finished has other names, because the builder
     /// may be writing the same file. It asks the disk itself: what the page cache remembers proves nothing
     /// of the disk, and is not to be pushed out by a scrub.
     #[must_use]

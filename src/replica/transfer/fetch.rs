@@ -20,7 +20,7 @@
 //! for again at once; a donor that says nothing at all is left after a while for the next one. Whatever
 //! happens, files that are whole stay where they are: the next plan finds them, also after a restart.
 //!
-//! Everything is verified: blocks and footers by the librarian before they are written, files against
+//! Everything is verified: blocks and footers by a librarian before they are written, files against
 //! the manifest, the manifest against the offer.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -111,7 +111,7 @@ struct Plan {
     stage: Stage,
     /// Files of this stage of which it is not known whether they are here.
     unchecked: VecDeque<FileEntry>,
-    /// Files that the librarian looks for.
+    /// Files that the first librarian looks for.
     checking: usize,
     /// Files that are not here, and the next piece of the first of them.
     lacking: VecDeque<FileEntry>,
@@ -484,7 +484,7 @@ impl Fetcher {
         }
     }
 
-    /// Hands what is here to the librarian, in order.
+    /// Hands what is here to its librarian, in order.
     fn hand(&mut self, world: &mut Context<'_>) {
         let Some(plan) = &mut self.plan else { return };
         for piece in &mut plan.window {
@@ -506,7 +506,7 @@ impl Fetcher {
         }
     }
 
-    /// The librarian has done something.
+    /// A librarian has done something.
     pub(super) fn on_done(&mut self, done: LibraryDone, world: &mut Context<'_>) {
         let number = done.plan();
         let in_force = self.plan.as_mut();

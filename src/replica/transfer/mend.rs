@@ -26,7 +26,7 @@ use crate::vsr::timeout::Deadline;
 /// A replica that has not answered for so long is passed over.
 const SILENT_NS: u64 = 500_000_000;
 
-/// The plan number of the librarian's tasks; plans of whole checkpoints count from 1.
+/// The plan number of the librarians' tasks; plans of whole checkpoints count from 1.
 const PLAN: u32 = 0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +180,7 @@ impl Mender {
         }));
     }
 
-    /// The librarian has done something. Gives it back if it was not for this.
+    /// A librarian has done something. Gives it back if it was not for this.
     pub(super) fn on_done(
         &mut self,
         done: LibraryDone,
