@@ -11,6 +11,9 @@ use zerocopy::FromBytes;
 use crate::limits::HEADER_SIZE;
 use crate::message::{Header, Refusal, is_ours};
 
+/// The reason that a replica of another release is refused for.
+pub const PEER_VERSION: &str = "peer_version";
+
 /// What a header says before its body is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inspected {
@@ -46,7 +49,7 @@ pub fn refusal_name(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::HeaderChecksum => "peer_header_checksum",
         Refusal::BodyChecksum => "peer_body_checksum",
-        Refusal::Version(_) => "peer_version",
+        Refusal::Version(_) => PEER_VERSION,
         Refusal::Command(_) => "peer_command",
         Refusal::Size(_) => "peer_size",
         Refusal::Cluster(_) => "peer_cluster",

@@ -1,10 +1,14 @@
 //! The command line as people use it: wrong directories, wrong names, two processes, signals.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use stampede::limits::SESSIONS_DEFAULT;
+use stampede::message::{Command as Sent, Header};
+
+use zerocopy::IntoBytes;
 
 use super::cluster::{Cluster, PROGRAM, format_arguments, free_address, test_directory};
 
@@ -157,4 +161,27 @@ fn replicas_that_are_not_formatted_alike_say_what_differs_and_the_others_serve()
         assert_eq!(found.expect("two are a quorum"), []);
     }
     assert!(all_said(), "{}", cluster.log(0));
+}
+
+#[test]
+fn another_release_and_what_nobody_understands_are_refused_and_spoken_of_once() {
+    let cluster = Cluster::start("not_understood", 1);
+    let mut other_release = Header::new(Sent::Commit, 42, 0, 0);
+    other_release.version += 1;
+    other_release.seal(&[]);
+    for _ in 0..3 {
+        for header in [other_release.as_bytes(), &[7; 256]] {
+            let mut stream = TcpStream::connect(cluster.replicas[0].address).expect("it listens");
+            stream.write_all(header).expect("the kernel takes it");
+            let end = stream.read(&mut [0; 1]);
+            assert!(matches!(end, Ok(0) | Err(_)), "it is closed, not answered");
+        }
+    }
+    let log = cluster.log(0);
+    let warnings = log.lines().filter(|line| line.contains("WARN"));
+    let refusals: Vec<&str> = warnings.filter(|line| line.contains("refusing")).collect();
+    assert_eq!(refusals.len(), 2, "{log}");
+    assert!(refusals[0].contains("run the same one on every machine (peer_version)"));
+    assert!(refusals[1].contains("(header_checksum)"), "{log}");
+    cluster.client(Duration::from_secs(10));
 }

@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use super::super::ring::{Kind, Ring};
 use super::connection::{LINGER_NS, Phase, Receive, Role};
 use super::{Bus, socket};
+use crate::replica::ingress::PEER_VERSION;
 use crate::replica::io::{ConnectionId, Input};
 
 impl Bus {
@@ -60,6 +61,29 @@ impl Bus {
         if self.stopping {
             self.close(index, "stopping", now, inputs);
         }
+    }
+
+    /// Ends a connection whose header is none that is spoken here. An operator reads of each reason once: it is
+    /// another release, another program, or a line that spoils what it carries, and comes again and again.
+    pub(super) fn refuse(
+        &mut self,
+        index: u32,
+        reason: &'static str,
+        now: u64,
+        inputs: &mut VecDeque<Input>,
+    ) {
+        if !self.counters.closed.contains_key(reason) {
+            let from = socket::peer_address(&self.connection_mut(index).socket);
+            let what = if reason == PEER_VERSION {
+                "a replica of another release: run the same one on every machine"
+            } else {
+                "nothing that is understood here"
+            };
+            tracing::warn!(
+                "refusing a connection from {from}, which sends {what} ({reason}); said once for each reason"
+            );
+        }
+        self.close(index, reason, now, inputs);
     }
 
     /// Ends a connection at once.

@@ -114,7 +114,7 @@ impl Bus {
         let header = unsafe { &*self.memory[index as usize].header.get() };
         let Inspected { size, ours } = match (self.inspect)(header) {
             Ok(inspected) => inspected,
-            Err(reason) => return self.close(index, reason, now, inputs),
+            Err(reason) => return self.refuse(index, reason, now, inputs),
         };
         assert!((HEADER_SIZE..=crate::limits::MESSAGE_SIZE_MAX).contains(&size));
         let connection = self.connection_mut(index);

@@ -75,6 +75,13 @@ pub(super) fn is_own_echo(socket: &OwnedFd) -> bool {
     }
 }
 
+/// Who is at the other end, for people.
+pub(super) fn peer_address(socket: &OwnedFd) -> String {
+    let address = SockRef::from(socket).peer_addr().ok();
+    let address = address.and_then(|address| address.as_socket());
+    address.map_or_else(|| "somebody".to_owned(), |address| address.to_string())
+}
+
 /// Ends one or both directions; operations in flight complete. Errors mean it is over already.
 pub(super) fn shut_down(socket: &OwnedFd, how: std::net::Shutdown) {
     let _ = SockRef::from(socket).shutdown(how);

@@ -320,7 +320,7 @@ impl Simulation {
             translate(&mut message);
             let refused = ingress::inspect(message.header_bytes());
             hold!(
-                refused == Err("peer_version"),
+                refused == Err(ingress::PEER_VERSION),
                 "connections",
                 "replica {replica} takes a message of another release: {refused:?}"
             );
