@@ -64,11 +64,11 @@ pub const EXECUTE_MAX: usize = 16;
 pub const TRANSFER_WINDOW: usize = 32;
 
 /// Files of which it is asked whether they are here, or known not to be, before the first of them is asked
-/// for. A window full of small ones, and as many again: an answer waits behind the pieces being written.
+/// for: enough small ones to keep those who write busy while others are looked for.
 pub const FILES_AHEAD: usize = 8;
 
-/// Blocks being read for other replicas at once; more requests wait in a queue. A window of one: each time
-/// that the librarian is woken it waits for a core. Half a window is more than it gets to.
+/// Blocks being read for other replicas at once; more requests wait in a queue. Many, because each time that
+/// the librarian is woken it waits for a core; under load it was seen with eleven at most.
 pub const LENDING_READS_MAX: usize = 16;
 
 /// Damaged checkpoint files that are known and wait to be fetched again; the scrub finds more of them when
@@ -160,8 +160,8 @@ const _: () = {
     // A whole repair window is read for a peer: what is dropped costs it a timeout.
     assert!(3 * REPAIR_WINDOW + REPLAY_WINDOW <= READS_MAX);
     assert!(EXECUTE_MAX <= PIPELINE_MAX);
-    // A checkpoint that is fetched, or lent, takes the large buffers of a part of the pipeline: who
-    // needs one has none of its own.
+    // A checkpoint that is fetched, or lent, takes the large buffers of a part of the pipeline. Who fetches
+    // executes nothing meanwhile, and what is lent takes only buffers that nobody else claims.
     assert!(TRANSFER_WINDOW <= PIPELINE_MAX / 2 && LENDING_READS_MAX <= PIPELINE_MAX / 2);
     // A checkpoint of a small, of the default, and of a large journal.
     assert!(checkpoint_bytes(JOURNAL_SIZE_MIN) == 8 << 20);

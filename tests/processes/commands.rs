@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use stampede::limits::SESSIONS_DEFAULT;
 use stampede::message::{Command as Sent, Header};
-
 use zerocopy::IntoBytes;
 
 use super::cluster::{Cluster, PROGRAM, format_arguments, free_address, test_directory};

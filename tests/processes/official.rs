@@ -94,26 +94,26 @@ fn python_load(release: &str) {
 }
 
 #[test]
-#[ignore = "needs the official client: scripts/test.sh"]
+#[ignore = "scripts/test.sh installs the official client, runs this, and fails if it has not passed"]
 fn python_0_17_9() {
     python_rules("0_17_9");
     python_load("0_17_9");
 }
 
 #[test]
-#[ignore = "needs the official client: scripts/test.sh"]
+#[ignore = "scripts/test.sh installs the official client, runs this, and fails if it has not passed"]
 fn python_0_16_78() {
     python_rules("0_16_78");
 }
 
 #[test]
-#[ignore = "needs the official client: scripts/test.sh"]
+#[ignore = "scripts/test.sh installs the official client, runs this, and fails if it has not passed"]
 fn python_0_16_34() {
     python_rules("0_16_34");
 }
 
 #[test]
-#[ignore = "needs the official client: scripts/test.sh"]
+#[ignore = "scripts/test.sh installs the official client, runs this, and fails if it has not passed"]
 fn node_0_17_9() {
     let package = place("STAMPEDE_TEST_NODE_0_17_9");
     for replicas in [1, 3] {
